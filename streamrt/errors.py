@@ -22,7 +22,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeAlias, final
 
-from attrs import frozen
+from attrs import field, frozen
 
 Code: TypeAlias = Literal[
     "canceled",
@@ -80,7 +80,7 @@ class Ended:
     """
 
     by: Literal["handler", "peer", "runtime", "scope"]
-    code: int
+    code: int = field(converter=int)
     reason: str = ""
 
 

@@ -1,0 +1,191 @@
+"""The streams that handlers and clients hold: Trio channels of typed messages.
+
+A stream is a codec on a port. The codec runs in the task that calls `receive` or `send`, so that a
+message that does not fit raises on the line that asked for it, and who does not read does not pay. The
+port moves payloads, and knows how the stream ends.
+
+The classes are named from the side of whoever holds them: the client of a `StreamIn` endpoint holds
+a `StreamOut`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Generic, TypeVar, cast, final
+
+import trio
+
+from streamrt.errors import APIError, Ended
+from streamrt.wire.codec import Codec
+from streamrt.wire.transport import Payload
+
+from .request import Request
+
+In = TypeVar("In", covariant=True)
+Out = TypeVar("Out", contravariant=True)
+Response = TypeVar("Response", covariant=True)
+
+
+class Port(ABC):
+    """What a stream stands on: one end of an open connection, without its types."""
+
+    __slots__ = ()
+
+    request: Request
+    ended: Ended | None
+    draining: trio.Event
+
+    @abstractmethod
+    async def receive(self) -> Payload:
+        """Return the next message; raise as `StreamIn.receive` does."""
+
+    @abstractmethod
+    async def send(self, payload: bytes) -> None:
+        """Queue or write one message; raise as `StreamOut.send` does."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """End this side; see `Stream.aclose`."""
+
+
+class Stream(trio.abc.AsyncResource):
+    """What every stream has, whichever way its messages go."""
+
+    __slots__ = ("_port",)
+
+    def __init__(self, port: Port) -> None:
+        self._port = port
+
+    @property
+    def request(self) -> Request:
+        """The request that the stream began with."""
+        return self._port.request
+
+    @property
+    def ended(self) -> Ended | None:
+        """Who ended the stream, and why; None while it is open.
+
+        In a handler's ``finally`` it is set when the peer or the runtime ended the stream. It is still
+        None when the handler itself is ending it, by returning, by an exception or because a scope
+        around it was cancelled: that is not over yet.
+        """
+        return self._port.ended
+
+    @property
+    def draining(self) -> trio.Event:
+        """Set when the server begins to shut down: finish soon, before you are cancelled.
+
+        A client's own stream never drains.
+        """
+        return self._port.draining
+
+    async def aclose(self) -> None:
+        """End the stream from this side: what was sent still goes out, then Close 1000.
+
+        A StreamIn handler that still owes a response only stops receiving. Leaving the handler, or the
+        client's block, does the same as closing, so this is for ending a stream before that.
+        """
+        await self._port.aclose()
+
+
+@final
+class StreamIn(Stream, trio.abc.ReceiveChannel[In], Generic[In]):
+    """A stream of messages that come in; iterate over it, or call `receive`.
+
+    In an endpoint: messages from the client. In a client: the messages of a `StreamOut` endpoint.
+    """
+
+    __slots__ = ("_decode",)
+
+    def __init__(self, port: Port, incoming: Codec[In]) -> None:
+        super().__init__(port)
+        self._decode = incoming.decode
+
+    async def receive(self) -> In:
+        """Wait for the next message.
+
+        Raises:
+            InvalidMessage: A message came that does not fit its type. You may go on receiving.
+            trio.EndOfChannel: The other end has closed, or is gone, and everything that had arrived was
+                received. A client gets the `APIError` instead when the server ended the stream with one.
+            trio.ClosedResourceError: This end has closed the stream.
+        """
+        return self._decode(await self._port.receive())
+
+
+@final
+class StreamOut(Stream, trio.abc.SendChannel[Out], Generic[Out]):
+    """A stream of messages that go out."""
+
+    __slots__ = ("_encode",)
+
+    def __init__(self, port: Port, outgoing: Codec[Out]) -> None:
+        super().__init__(port)
+        self._encode = outgoing.encode
+
+    async def send(self, value: Out) -> None:
+        """Send one message; wait when the peer does not read as fast.
+
+        It returns when the message is on its way, not when it has arrived.
+
+        Raises:
+            EncodeError: The value does not fit its type. Nothing was sent.
+            trio.BrokenResourceError: The other end has closed, or is gone.
+            trio.ClosedResourceError: This end has closed the stream.
+            ResourceExhausted: The peer has not read for `send_timeout`. The stream has been ended.
+        """
+        await self._port.send(self._encode(value))
+
+
+@final
+class StreamInOut(Stream, trio.abc.ReceiveChannel[In], trio.abc.SendChannel[Out], Generic[In, Out]):
+    """A stream of messages both ways, each at its own pace."""
+
+    __slots__ = ("_decode", "_encode")
+
+    def __init__(self, port: Port, incoming: Codec[In], outgoing: Codec[Out]) -> None:
+        super().__init__(port)
+        self._decode = incoming.decode
+        self._encode = outgoing.encode
+
+    async def receive(self) -> In:
+        """Wait for the next message; see `StreamIn.receive`."""
+        return self._decode(await self._port.receive())
+
+    async def send(self, value: Out) -> None:
+        """Send one message; see `StreamOut.send`."""
+        await self._port.send(self._encode(value))
+
+
+@final
+class StreamOutWithResponse(Stream, trio.abc.SendChannel[Out], Generic[Out, Response]):
+    """What the client of a `StreamIn` endpoint holds: messages out, then one response back."""
+
+    __slots__ = ("_encode", "_response")
+
+    def __init__(self, port: Port, outgoing: Codec[Out], response: Codec[Response] | None) -> None:
+        super().__init__(port)
+        self._encode = outgoing.encode
+        self._response = response
+
+    async def send(self, value: Out) -> None:
+        """Send one message; see `StreamOut.send`."""
+        await self._port.send(self._encode(value))
+
+    async def response(self) -> Response:
+        """Wait for the endpoint's response; for one that has none, until it has ended well.
+
+        Call it once. It ends when the stream does, so it never hangs on a server that is gone.
+
+        Raises:
+            APIError: The endpoint ended with this error, or the connection was lost (`Unavailable`).
+            DataLoss: The stream ended well, but without the response.
+        """
+        try:
+            payload = await self._port.receive()
+        except trio.EndOfChannel:
+            if self._response is None:
+                return cast("Response", None)
+            raise APIError.data_loss("the stream ended without its response") from None
+        # An endpoint without a response sends nothing: the port takes no message from it.
+        return cast("Codec[Response]", self._response).decode(payload)

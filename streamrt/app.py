@@ -1,0 +1,149 @@
+"""An app: services put together, as one ASGI application and as in-memory clients."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeAlias, TypeVar, final
+
+import trio
+
+from streamrt.api.endpoint import Endpoint
+from streamrt.api.handshake import HandshakeSpec
+from streamrt.api.limits import Limits
+from streamrt.api.path import Router
+from streamrt.api.service import Service
+from streamrt.api.signature import resolve_hints, where
+from streamrt.client.client import Client, Headers
+from streamrt.client.memory import MemoryConnector
+from streamrt.runtime.admission import Admission, AuthHandler, Middleware
+from streamrt.runtime.host import Host, Lifespan
+from streamrt.server.asgi import Receive, Scope, Send, serve_lifespan, serve_not_found, serve_websocket
+
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+Authenticate: TypeAlias = Callable[[Any], Awaitable[object]]
+
+
+@final
+class App:
+    """Services put together, to be served or called.
+
+    It is an ASGI application: ``streamrt run module:app``, ``hypercorn --worker-class trio module:app``, or
+    `streamrt.serve` in a nursery of your own.
+
+    Args:
+        *services: What it is made of.
+        auth_handler: ``async def authenticate(credentials: Credentials) -> User``. The credentials are an
+            attrs class whose fields come from headers, the query or cookies, like a handshake's. It is
+            called for each stream that has any of them, and may raise: `APIError.unauthenticated` leaves
+            the caller anonymous, which endpoints with ``auth=True`` refuse; any other error refuses.
+        middleware: Async context managers around each stream: called with its `Request` after all other
+            checks, entered before the upgrade, left when the stream is over. Raising an `APIError` on
+            entry refuses it.
+        lifespan: An async context manager that is called with a nursery, entered before the first stream
+            and left after the last. What it yields is there for handlers with `get_resources`; tasks
+            started in the nursery are cancelled at the end, and their errors end the server.
+        fallback: An ASGI application that takes plain HTTP requests. Default: they get a 404.
+        limits: The limits of its streams, where an endpoint has none of its own.
+
+    Raises:
+        TypeError: The auth handler is not what it should be.
+        ValueError: Two endpoints have one path, two services one name, or an endpoint needs auth and there
+            is no auth handler.
+    """
+
+    def __init__(
+        self,
+        *services: Service,
+        auth_handler: Authenticate | None = None,
+        middleware: Sequence[Middleware] = (),
+        lifespan: Lifespan | None = None,
+        fallback: ASGIApp | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        limits = Limits() if limits is None else limits
+        endpoints = [endpoint for service in services for endpoint in service.endpoints]
+        _check_names(services)
+        _check_auth(endpoints, auth_handler)
+        self.services = services
+        self.host = Host(
+            endpoints=endpoints,
+            admission=Admission(
+                router=_route(endpoints),
+                limits={endpoint: endpoint.limits(limits) for endpoint in endpoints},
+                app_limits=limits,
+                auth_handler=None if auth_handler is None else _read_auth_handler(auth_handler),
+                middleware=tuple(middleware),
+            ),
+            lifespan=lifespan,
+        )
+        self._fallback = fallback
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope."""
+        match scope["type"]:
+            case "websocket":
+                await serve_websocket(self.host, scope, receive, send)
+            case "lifespan":
+                await serve_lifespan(self.host, receive, send)
+            case _ if self._fallback is not None:
+                await self._fallback(scope, receive, send)
+            case _:
+                await serve_not_found(send)
+
+    @asynccontextmanager
+    async def client(
+        self, *, headers: Headers = (), auth_data: object = None, private: bool = True, limits: Limits | None = None
+    ) -> AsyncGenerator[Client]:
+        """Run the app for as long as the block lasts, and give a client to it, in memory.
+
+        Args:
+            headers: Sent with each stream.
+            auth_data: Who calls, instead of what the auth handler would make of the headers.
+            private: Whether endpoints that are not exposed can be reached. Default True.
+            limits: Of the client's end of its streams.
+        """
+        async with self.host.running():
+            connector = MemoryConnector(self.host, private=private, auth_data=auth_data)
+            yield Client.over(connector, headers=headers, limits=limits)
+
+
+def _check_names(services: Sequence[Service]) -> None:
+    names = [service.name for service in services]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two services are named {twice!r}")
+
+
+def _check_auth(endpoints: Sequence[Endpoint], auth_handler: Authenticate | None) -> None:
+    needy = [endpoint for endpoint in endpoints if endpoint.auth]
+    if needy and auth_handler is None:
+        raise ValueError(
+            f"{where(needy[0].handler)} is declared with auth=True, but the app has no auth handler: "
+            "give it one with App(..., auth_handler=...)"
+        )
+
+
+def _route(endpoints: Sequence[Endpoint]) -> Router[Endpoint]:
+    router: Router[Endpoint] = Router()
+    for endpoint in endpoints:
+        try:
+            router.add(endpoint.template, endpoint)
+        except ValueError as error:
+            raise ValueError(f"{where(endpoint.handler)}: {error}") from None
+    return router
+
+
+def _read_auth_handler(authenticate: Authenticate) -> AuthHandler:
+    expected = f"{where(authenticate)}: an auth handler is `async def authenticate(credentials: Credentials) -> User`"
+    if not inspect.iscoroutinefunction(authenticate):
+        raise TypeError(f"{expected}, but this is not an `async def` function")
+    parameters = list(inspect.signature(authenticate).parameters)
+    hints = resolve_hints(authenticate)
+    if len(parameters) != 1 or not isinstance(hints.get(parameters[0]), type):
+        raise TypeError(f"{expected}, but this takes ({', '.join(parameters)}), of which a class is not known")
+    try:
+        return AuthHandler(HandshakeSpec.of(hints[parameters[0]], what="credentials"), authenticate)
+    except TypeError as error:
+        raise TypeError(f"{where(authenticate)}: {error}") from error

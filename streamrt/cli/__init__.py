@@ -1,0 +1,83 @@
+"""The command line: run an app, list its streams, talk to one.
+
+An error that the user can do something about is one line on standard error and exit code 1.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+from cyclopts import App as Commands
+from cyclopts import Parameter
+
+from .call import call_stream
+from .errors import CommandError
+from .load import load_app
+from .routes import print_routes
+from .run import run_app, run_reloading
+
+commands = Commands(name="streamrt", help="Typed streaming APIs on Trio.")
+
+
+@commands.command
+def run(
+    app: str,
+    *,
+    bind: Annotated[list[str] | None, Parameter(consume_multiple=False)] = None,
+    reload: bool = False,
+    drain: float = 10,
+) -> None:
+    """Serve an app until SIGINT or SIGTERM.
+
+    Args:
+        app: Where it is: MODULE:NAME.
+        bind: HOST:PORT; give it several times for several. Default: 127.0.0.1:8000.
+        reload: Start again when a file below the working directory changes.
+        drain: Seconds that open streams have to end on shutdown.
+    """
+    addresses = ["127.0.0.1:8000"] if bind is None else bind
+    if reload:
+        run_reloading(app, addresses, drain)
+    else:
+        run_app(load_app(app), addresses, drain)
+
+
+@commands.command
+def routes(app: str) -> None:
+    """List the streams of an app.
+
+    Args:
+        app: Where it is: MODULE:NAME.
+    """
+    print_routes(load_app(app))
+
+
+@commands.command
+def call(
+    url: str,
+    *,
+    query: Annotated[list[str] | None, Parameter(consume_multiple=False)] = None,
+    header: Annotated[list[str] | None, Parameter(consume_multiple=False)] = None,
+    wait: float | None = None,
+) -> None:
+    """Talk to a stream: each line of input is sent as JSON, and what arrives is printed, a line each.
+
+    At the end of the input a terminal closes the stream; a pipe waits for the server to end it.
+
+    Args:
+        url: Of the stream: ws://localhost:8000/chat?room=lobby.
+        query: KEY=VALUE, added to the query; may be given several times.
+        header: NAME=VALUE, sent as a header; may be given several times.
+        wait: Seconds that a pipe waits at most.
+    """
+    call_stream(url, query or [], header or [], wait)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; the entry point of ``streamrt``."""
+    try:
+        commands(arguments)
+    except CommandError as error:
+        print(f"streamrt: {error}", file=sys.stderr)  # noqa: T201 - this is a command's output
+        sys.exit(1)

@@ -1,0 +1,5 @@
+"""``python -m streamrt.cli``."""
+
+from . import main
+
+main()

@@ -1,0 +1,220 @@
+"""The typed client: one class, over a WebSocket or in memory.
+
+Its streams mirror the endpoint's: what the endpoint receives the client sends. They stand on the same
+connection as a handler's stream, so channels, limits and endings are the same on both sides.
+"""
+
+from __future__ import annotations
+
+import itertools
+import ssl
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeVar, final, overload
+from urllib.parse import urlencode
+
+import trio
+
+from streamrt.api import context
+from streamrt.api.endpoint import Endpoint, StreamInEndpoint, StreamInOutEndpoint, StreamOutEndpoint
+from streamrt.api.limits import Limits
+from streamrt.api.request import Request
+from streamrt.api.stream import Stream, StreamIn, StreamInOut, StreamOutWithResponse
+from streamrt.runtime.connection import Connection
+from streamrt.runtime.host import current_host
+from streamrt.wire.codec import codec
+from streamrt.wire.dialect import ENCORE_WS
+
+from .connector import Connector, Target
+from .memory import MemoryConnector
+from .websocket import WebSocketConnector
+
+H = TypeVar("H")
+I = TypeVar("I")  # noqa: E741 - as in api/endpoint.py
+M = TypeVar("M")
+O = TypeVar("O")  # noqa: E741
+R = TypeVar("R")
+
+Headers = Mapping[str, str] | Iterable[tuple[str, str]]
+
+_ids = itertools.count()
+
+
+@final
+class Client:
+    """Opens streams to the endpoints of a server.
+
+    A client holds no connection: each stream has its own, for as long as its block lasts. So a client
+    needs no closing, and may be used by any number of tasks.
+
+    Args:
+        url: Of the server: ``ws://host:port`` or ``https://host/where/it/is/mounted``.
+        headers: Sent with each stream, before those of its handshake.
+        ssl_context: For TLS. Default: the system's authorities.
+        connect_timeout: Seconds until a connection must stand. Default 10.
+        limits: Of this end of its streams. Default: those of `Limits`.
+
+    Example:
+        ```python
+        client = Client("wss://example.org", headers={"authorization": "Bearer ada"})
+        async with client.open(chat, Join(room="lobby")) as talk:
+            await talk.send(Say("hello"))
+            print(await talk.receive())
+        ```
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Headers = (),
+        ssl_context: ssl.SSLContext | None = None,
+        connect_timeout: float = 10,
+        limits: Limits | None = None,
+    ) -> None:
+        limits = Limits() if limits is None else limits
+        self._set_up(
+            WebSocketConnector(
+                url,
+                ssl_context=ssl_context,
+                connect_timeout=connect_timeout,
+                max_message_bytes=limits.max_message_bytes,
+            ),
+            headers,
+            limits,
+        )
+
+    @classmethod
+    def over(cls, connector: Connector, *, headers: Headers = (), limits: Limits | None = None) -> Client:
+        """Create a client over any connector; `App.client` and tests do."""
+        client = cls.__new__(cls)
+        client._set_up(connector, headers, Limits() if limits is None else limits)
+        return client
+
+    def _set_up(self, connector: Connector, headers: Headers, limits: Limits) -> None:
+        items = headers.items() if isinstance(headers, Mapping) else headers
+        self._headers = [(name.lower(), value) for name, value in items]
+        self._connector = connector
+        self._limits = limits
+
+    @overload
+    def open(
+        self, endpoint: StreamInEndpoint[None, M, R]
+    ) -> AbstractAsyncContextManager[StreamOutWithResponse[M, R]]: ...
+    @overload
+    def open(
+        self, endpoint: StreamInEndpoint[H, M, R], handshake: H
+    ) -> AbstractAsyncContextManager[StreamOutWithResponse[M, R]]: ...
+    @overload
+    def open(self, endpoint: StreamOutEndpoint[None, M]) -> AbstractAsyncContextManager[StreamIn[M]]: ...
+    @overload
+    def open(self, endpoint: StreamOutEndpoint[H, M], handshake: H) -> AbstractAsyncContextManager[StreamIn[M]]: ...
+    @overload
+    def open(self, endpoint: StreamInOutEndpoint[None, I, O]) -> AbstractAsyncContextManager[StreamInOut[O, I]]: ...
+    @overload
+    def open(
+        self, endpoint: StreamInOutEndpoint[H, I, O], handshake: H
+    ) -> AbstractAsyncContextManager[StreamInOut[O, I]]: ...
+    def open(self, endpoint: Endpoint, handshake: Any = None) -> AbstractAsyncContextManager[Any]:
+        """Open a stream to an endpoint, for as long as the block lasts.
+
+        Leaving the block closes the stream with 1000, after everything sent has gone out; leaving it by
+        an exception closes it with 1001.
+
+        Args:
+            endpoint: The decorated handler.
+            handshake: Its handshake, for an endpoint that has one.
+
+        Returns:
+            The mirror of the handler's stream: `StreamOutWithResponse` for a stream_in endpoint, `StreamIn`
+            for a stream_out endpoint, `StreamInOut` for a stream_in_out endpoint.
+
+        Raises:
+            APIError: The server refused, with this error; or it cannot be reached (`Unavailable`).
+            TypeError: The handshake is not one of this endpoint.
+            ValueError: A value of the handshake cannot be sent.
+        """
+        return self._open(endpoint, handshake)
+
+    @asynccontextmanager
+    async def _open(self, endpoint: Endpoint, handshake: Any) -> AsyncGenerator[Stream]:
+        target = self._target(endpoint, handshake)
+        async with self._connection(target, endpoint.qualified_name, endpoint.outgoing is not None) as connection:
+            yield _mirror(endpoint, connection)
+
+    @asynccontextmanager
+    async def open_path(
+        self, path: str, *, query: Iterable[tuple[str, str]] = (), headers: Headers = ()
+    ) -> AsyncGenerator[StreamInOut[Any, Any]]:
+        """Open a stream by its path, without types: any JSON goes in and out. For tools.
+
+        Args:
+            path: Percent-encoded.
+            query: Keys and values; a key may come more than once.
+            headers: Sent behind the client's.
+
+        Raises:
+            APIError: As for `open`.
+        """
+        items = headers.items() if isinstance(headers, Mapping) else headers
+        lines = [*self._headers, *((name.lower(), value) for name, value in items)]
+        target = Target(path=path, query_string=urlencode(list(query)), headers=lines)
+        async with self._connection(target, path, takes_input=True) as connection:
+            yield StreamInOut(connection, codec(Any), codec(Any))
+
+    @asynccontextmanager
+    async def _connection(self, target: Target, name: str, takes_input: bool) -> AsyncGenerator[Connection]:
+        async with self._connector.connect(target) as transport:
+            request = Request(
+                path=target.path,
+                query_string=target.query_string,
+                headers=target.headers,
+                endpoint=name,
+                connection_id=next(_ids),
+                dialect=ENCORE_WS,
+                transport=transport.name,
+            )
+            connection = Connection(
+                transport, request, self._limits, draining=trio.Event(), side="client", takes_input=takes_input
+            )
+            async with connection.open():
+                yield connection
+
+    def _target(self, endpoint: Endpoint, handshake: Any) -> Target:
+        spec = endpoint.handshake
+        if spec is None:
+            if handshake is not None:
+                raise TypeError(f"{endpoint.qualified_name} has no handshake, but was given {handshake!r}")
+            return Target(path=endpoint.template.render({}), headers=self._headers)
+        rendered = spec.render(handshake)
+        return Target(
+            path=endpoint.template.render(rendered.path),
+            query_string=urlencode(rendered.query),
+            headers=[*self._headers, *rendered.headers],
+        )
+
+
+def get_client() -> Client:
+    """Return a client for the app that this stream runs in: how one service calls another.
+
+    It needs no socket, reaches endpoints that are not exposed, and carries the caller's auth data on. A
+    stream that it opens is cancelled with the scope it was opened in.
+
+    Raises:
+        LookupError: This is not called from a stream.
+    """
+    host = current_host.get(None)
+    if host is None:
+        raise LookupError("there is no running app here: get_client() is for handlers; elsewhere use app.client()")
+    return Client.over(MemoryConnector(host, private=True, auth_data=context.auth_data.get()))
+
+
+def _mirror(endpoint: Endpoint, connection: Connection) -> Stream:
+    incoming, outgoing = endpoint.incoming, endpoint.outgoing
+    if isinstance(endpoint, StreamInEndpoint):
+        assert incoming is not None
+        return StreamOutWithResponse(connection, incoming, outgoing)
+    assert outgoing is not None
+    if incoming is None:
+        return StreamIn(connection, outgoing)
+    return StreamInOut(connection, outgoing, incoming)

@@ -1,0 +1,40 @@
+"""The seam between a client and what connects it: one abstract class with one method."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractAsyncContextManager
+from typing import final
+
+from attrs import field, frozen
+
+from streamrt.wire.dialect import Headers
+from streamrt.wire.transport import Transport
+
+
+@final
+@frozen(kw_only=True)
+class Target:
+    """What a client connects to.
+
+    Args:
+        path: Percent-encoded, without the query.
+        query_string: Percent-encoded, without the ``?``.
+        headers: Header lines, names in lower case.
+    """
+
+    path: str
+    query_string: str = field(default="", repr=False)
+    headers: Headers = field(default=(), repr=False)
+
+
+class Connector(ABC):
+    """Connects a client to a target."""
+
+    @abstractmethod
+    def connect(self, target: Target) -> AbstractAsyncContextManager[Transport]:
+        """Connect for as long as the block lasts.
+
+        Raises:
+            APIError: The server refused, with this error; or it cannot be reached (`Unavailable`).
+        """

@@ -1,0 +1,66 @@
+"""In memory: the client of an app in the same process. Tests and services that call each other use it.
+
+It goes the whole way of a request except for the socket: the handshake is written and read again, the
+checks are made, messages are encoded and decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import final
+
+import trio
+
+from streamrt.runtime.admission import Incoming
+from streamrt.runtime.host import Host
+from streamrt.runtime.scopes import lone_error
+from streamrt.wire.dialect import ENCORE_WS
+from streamrt.wire.transport import MemoryTransport, Transport, memory_transports
+
+from .connector import Connector, Target
+
+
+@final
+class MemoryConnector(Connector):
+    """Connects to an app in the same process.
+
+    The handler runs inside the block of `connect`: it is cancelled with it, and it has ended when the
+    block is left.
+
+    Args:
+        host: What runs the app.
+        private: Whether endpoints that are not exposed can be reached.
+        auth_data: The caller; None for whoever the app's auth handler finds.
+    """
+
+    def __init__(self, host: Host, *, private: bool, auth_data: object) -> None:
+        self._host = host
+        self._private = private
+        self._auth_data = auth_data
+
+    @asynccontextmanager
+    async def connect(self, target: Target) -> AsyncGenerator[MemoryTransport]:
+        """Connect for as long as the block lasts; see `Connector.connect`."""
+        ours, theirs = memory_transports()
+        with lone_error():
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._serve, target, theirs)
+                yield ours
+
+    async def _serve(self, target: Target, transport: Transport, task_status: trio.TaskStatus[None]) -> None:
+        async def accept(_subprotocol: str | None) -> Transport:
+            task_status.started()
+            return transport
+
+        incoming = Incoming(
+            path=target.path,
+            query_string=target.query_string,
+            headers=target.headers,
+            subprotocols=[ENCORE_WS],
+            peer=None,
+            transport=MemoryTransport.name,
+            private=self._private,
+            auth_data=self._auth_data,
+        )
+        await self._host.handle(incoming, accept)

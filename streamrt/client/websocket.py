@@ -1,0 +1,219 @@
+"""A client's WebSocket: trio-websocket as a transport.
+
+trio-websocket does the handshake and the framing. The socket stays ours: its client leaves it to the
+garbage collector when the server closes first, and a refusal has to be read as the error it is.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import final
+from urllib.parse import urlsplit
+
+import trio
+import trio_websocket
+
+from streamrt.errors import APIError, CloseCode, error_from_response
+from streamrt.runtime.scopes import lone_error
+from streamrt.wire.dialect import ENCORE_WS
+from streamrt.wire.transport import Disconnected, Frame, Payload, Transport
+
+from .connector import Connector, Target
+
+_QUEUE = 64
+"""Messages that trio-websocket parses ahead: it asks for a number, and 1 would cost a task switch for each."""
+
+
+@final
+class WebSocketTransport(Transport):
+    """A stream on a trio-websocket connection."""
+
+    __slots__ = ("_stream", "_torn", "_websocket")
+
+    name = "websocket"
+
+    def __init__(self, websocket: trio_websocket.WebSocketConnection, stream: _Stream) -> None:
+        self._websocket = websocket
+        self._stream = stream
+        self._torn = False  # a send was cancelled, perhaps in the middle of a frame
+
+    async def receive(self) -> Sequence[Payload]:
+        """Wait for the next message; see `Transport.receive`."""
+        try:
+            return (await self._websocket.get_message(),)
+        except trio_websocket.ConnectionClosed as closed:
+            raise _disconnected(closed) from None
+
+    async def send(self, frames: Sequence[Frame]) -> None:
+        """Send messages; see `Transport.send`."""
+        self._torn = True
+        try:
+            for frame in frames:
+                await self._websocket.send_message(frame.text)
+        except trio_websocket.ConnectionClosed as closed:
+            raise _disconnected(closed) from None
+        self._torn = False
+
+    async def close(self, code: int, reason: str) -> None:
+        """Send a Close and await the peer's; see `Transport.close`."""
+        if not self._torn:
+            await self._websocket.aclose(code, reason)
+
+    async def wait_closed(self) -> None:
+        """Do nothing: `close` has waited."""
+
+    def abort(self, code: int, reason: str) -> None:
+        """Close the socket; see `Transport.abort`."""
+        self._stream.abort()
+
+
+@final
+class WebSocketConnector(Connector):
+    """Connects to a server by its URL.
+
+    Args:
+        url: ``ws://``, ``wss://``, ``http://`` or ``https://``, and a path if the app is mounted under one.
+        ssl_context: For ``wss`` and ``https``. Default: the system's authorities.
+        connect_timeout: Seconds for the connection and its handshakes.
+        max_message_bytes: The largest message taken.
+    """
+
+    def __init__(
+        self, url: str, *, ssl_context: ssl.SSLContext | None, connect_timeout: float, max_message_bytes: int
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError(f"a server's URL is like 'ws://host:port' or 'https://host/path', not {url!r}")
+        self._tls = parts.scheme in ("wss", "https")
+        self._host = parts.hostname
+        self._netloc = parts.netloc.rpartition("@")[2]
+        self._port = parts.port or (443 if self._tls else 80)
+        self._prefix = parts.path.rstrip("/")
+        self._ssl_context = ssl_context
+        self._connect_timeout = connect_timeout
+        self._max_message_bytes = max_message_bytes
+
+    @asynccontextmanager
+    async def connect(self, target: Target) -> AsyncGenerator[Transport]:
+        """Connect for as long as the block lasts; see `Connector.connect`."""
+        deadline = trio.current_time() + self._connect_timeout
+        stream = await self._open_stream(deadline)
+        try:
+            with lone_error():
+                async with trio.open_nursery() as nursery:
+                    yield WebSocketTransport(await self._shake_hands(stream, target, nursery, deadline), stream)
+                    nursery.cancel_scope.cancel()
+        except trio_websocket.ConnectionRejected as rejected:
+            raise _refusal(rejected) from None
+        except _LostError as lost:
+            raise APIError.unavailable(f"{self._netloc} closed the connection during the handshake") from lost
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    async def _open_stream(self, deadline: float) -> _Stream:
+        try:
+            with self._patience(deadline):
+                tcp = await trio.open_tcp_stream(self._host, self._port)
+        except OSError as error:
+            raise APIError.unavailable(f"cannot connect to {self._netloc}: {error}") from error
+        if not self._tls:
+            return _Stream(tcp, tcp)
+        context = ssl.create_default_context() if self._ssl_context is None else self._ssl_context
+        tls = trio.SSLStream(tcp, context, server_hostname=self._host, https_compatible=True)
+        try:
+            with self._patience(deadline):
+                await tls.do_handshake()
+        except trio.BrokenResourceError as error:
+            tcp.socket.close()
+            reason = error.__cause__ or error
+            raise APIError.unavailable(f"the TLS handshake with {self._netloc} failed: {reason}") from error
+        except BaseException:
+            tcp.socket.close()
+            raise
+        return _Stream(tls, tcp)
+
+    async def _shake_hands(
+        self, stream: _Stream, target: Target, nursery: trio.Nursery, deadline: float
+    ) -> trio_websocket.WebSocketConnection:
+        query = f"?{target.query_string}" if target.query_string else ""
+        with self._patience(deadline):
+            websocket = await trio_websocket.wrap_client_stream(
+                nursery,
+                stream,  # type: ignore[arg-type] # it wants no more than trio.abc.Stream
+                self._netloc,
+                f"{self._prefix}{target.path}{query}",
+                subprotocols=[ENCORE_WS],
+                extra_headers=[(name.encode(), value.encode()) for name, value in target.headers],
+                message_queue_size=_QUEUE,
+                max_message_size=self._max_message_bytes,
+                receive_buffer_size=65536,
+            )
+        stream.established = True
+        return websocket
+
+    @contextmanager
+    def _patience(self, deadline: float) -> Iterator[None]:
+        try:
+            with trio.fail_at(deadline):
+                yield
+        except trio.TooSlowError:
+            raise APIError.deadline_exceeded(
+                f"no connection to {self._netloc} within {self._connect_timeout:g} s"
+            ) from None
+
+
+class _LostError(Exception):
+    """The connection ended before there was a WebSocket on it."""
+
+
+@final
+class _Stream(trio.abc.Stream):
+    """The byte stream, for trio-websocket: it would wait for ever when this ends during the handshake."""
+
+    def __init__(self, carrier: trio.SocketStream | trio.SSLStream[trio.SocketStream], tcp: trio.SocketStream) -> None:
+        self._carrier = carrier
+        self._tcp = tcp
+        self.established = False
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        try:
+            data = await self._carrier.receive_some(max_bytes)
+        except trio.BrokenResourceError as error:
+            if not self.established:
+                raise _LostError from error
+            raise
+        if not data and not self.established:
+            raise _LostError
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._carrier.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._carrier.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._carrier.aclose()
+
+    def abort(self) -> None:
+        """Close the socket at once, whatever is under way."""
+        self._tcp.socket.close()
+
+
+def _disconnected(closed: trio_websocket.ConnectionClosed) -> Disconnected:
+    if closed.reason is None:
+        return Disconnected(CloseCode.ABNORMAL)
+    return Disconnected(int(closed.reason.code), closed.reason.reason or "")
+
+
+def _refusal(rejected: trio_websocket.ConnectionRejected) -> APIError:
+    headers = {name.lower(): value for name, value in rejected.headers or ()}
+    retry_after = headers.get(b"retry-after", b"")
+    try:
+        body = json.loads(rejected.body or b"null")
+    except ValueError:
+        body = None
+    return error_from_response(rejected.status_code, body, float(retry_after) if retry_after.isdigit() else None)

@@ -1,0 +1,297 @@
+"""One end of an open stream: a receive channel, a send channel, and the two tasks that serve them.
+
+    transport --reader--> receive channel --receive()--> codec, handler or caller
+    transport <--writer-- send channel    <--send()----- codec, handler or caller
+
+The reader moves batches, the writer takes everything queued in one go, and a `send` that finds nothing
+queued before it goes straight to the transport if that takes it. So a message costs no task and no timer
+of its own, and a task switch only where somebody has to wait.
+
+Checkpoints: `receive` and `send` notice a cancellation every time, and before anything has moved. They
+let other tasks run when they wait, and otherwise every `_TURN` messages.
+
+How a stream ended is decided once, by whoever comes first (`end`). What is left to do after that, to
+flush and to close, is done on the way out of `open`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Literal, final
+
+import trio
+
+from streamrt.api.limits import Limits
+from streamrt.api.request import Request
+from streamrt.api.stream import Port
+from streamrt.errors import APIError, CloseCode, Ended, error_from_close
+from streamrt.wire.backlog import Backlog
+from streamrt.wire.transport import Disconnected, Frame, Payload, Transport, payload_size
+
+from .scopes import lone_error
+
+_TURN = 64
+"""Messages that one task may move before others get a turn: well under a millisecond of work."""
+
+
+@final
+class Connection(Port):
+    """What a stream stands on while it is open.
+
+    Args:
+        transport: What carries it. The connection closes it.
+        request: What the stream began with.
+        limits: Its limits.
+        draining: Set when the server begins to shut down.
+        side: At the ``"client"``, a close with an error is raised as that error; at the ``"server"`` it is
+            an end of input like any other.
+        takes_input: Whether the other end may send messages at all.
+        owes_response: Whether closing the stream leaves a response to be sent.
+        grace: Seconds after the other end is gone until `scope` is cancelled.
+    """
+
+    __slots__ = (
+        "_broken",
+        "_closing",
+        "_discarding",
+        "_flushed",
+        "_grace",
+        "_inbox",
+        "_nursery",
+        "_outbox",
+        "_owes_response",
+        "_side",
+        "_takes_input",
+        "_transport",
+        "_turn",
+        "_verdict",
+        "_writing",
+        "draining",
+        "ended",
+        "limits",
+        "request",
+        "scope",
+    )
+
+    def __init__(
+        self,
+        transport: Transport,
+        request: Request,
+        limits: Limits,
+        *,
+        draining: trio.Event,
+        side: Literal["server", "client"],
+        takes_input: bool,
+        owes_response: bool = False,
+        grace: float = math.inf,
+    ) -> None:
+        self.request = request
+        self.limits = limits
+        self.draining = draining
+        self.ended: Ended | None = None
+        self.scope = trio.CancelScope()  # around the handler; a client's is never entered
+        self._transport = transport
+        self._side = side
+        self._takes_input = takes_input
+        self._owes_response = owes_response
+        self._grace = grace
+        self._inbox: Backlog[Payload] = Backlog(limits.receive_messages, limits.receive_bytes, payload_size)
+        self._outbox: Backlog[Frame] = Backlog(limits.send_messages, limits.send_bytes, len)
+        self._nursery: trio.Nursery | None = None  # until the writer, which starts when something queues
+        self._writing = False
+        self._flushed = trio.lowlevel.ParkingLot()
+        self._discarding = False  # this end receives no more
+        self._closing = False  # this end sends no more
+        self._broken = False  # what is queued cannot go out any more
+        self._verdict = Ended("handler", CloseCode.DONE)
+        self._turn = 0
+
+    # What a stream calls.
+
+    async def receive(self) -> Payload:
+        """Return the next message; see `Port.receive`."""
+        inbox = self._inbox
+        await self._checkpoint()
+        while not inbox:
+            if inbox.closed:
+                raise self._end_of_input()
+            await inbox.filled()
+        return inbox.take()
+
+    async def send(self, payload: bytes) -> None:
+        """Send one message; see `Port.send`."""
+        await self._checkpoint()
+        self._check_open()
+        frame = Frame(payload)
+        if not self._outbox and not self._writing and self._transport.send_nowait(frame):
+            return
+        if not self._outbox.offer(frame):
+            await self._offer_when_room(frame)
+        if self._nursery is not None:
+            self._nursery.start_soon(self._write)
+            self._nursery = None
+
+    async def aclose(self) -> None:
+        """End this side; see `Stream.aclose`."""
+        if not self._discarding:
+            self._discarding = True
+            self._inbox.take_all()
+            self._inbox.close()
+        if self._owes_response or self._closing or self.ended is not None:
+            await trio.lowlevel.checkpoint()
+            return
+        self._closing = True
+        await self._flush()
+        self.end(self._verdict)
+        with trio.move_on_after(self.limits.close_timeout):
+            await self._transport.close(self._verdict.code, self._verdict.reason)
+
+    # What its owner calls.
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[None]:
+        """Serve both channels for as long as the block lasts, then flush and close.
+
+        A block that is left by an exception is not flushed: it closes with 1001, at once.
+        """
+        try:
+            with lone_error():
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    nursery.start_soon(self._read)
+                    yield
+                    self._closing = True
+                    await self._flush()
+                    self.end(self._verdict)
+                    nursery.cancel_scope.cancel()
+        except trio.Cancelled:
+            self.end(Ended("scope", CloseCode.GOING_AWAY))
+            raise
+        except BaseException:
+            self.end(Ended("handler", CloseCode.GOING_AWAY))
+            raise
+        finally:
+            self._closing = True
+            await self._close()
+
+    def conclude(self, code: int, reason: str) -> None:
+        """Say how the stream ends once the block is left, if nobody else ends it before."""
+        self._verdict = Ended("handler", code, reason)
+
+    def end(self, ended: Ended) -> None:
+        """Decide how the stream ended; only the first call counts.
+
+        A peer that is gone leaves the handler its grace; the runtime ends it at once.
+        """
+        if self.ended is not None:
+            return
+        self.ended = ended
+        self._outbox.close()
+        if ended.by == "peer":
+            self._break()
+        elif ended.by == "runtime":
+            self._inbox.close()
+            self.scope.cancel()
+
+    # Inside.
+
+    async def _checkpoint(self) -> None:
+        self._turn += 1
+        if self._turn % _TURN:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    def _check_open(self) -> None:
+        ended = self.ended
+        if ended is not None and ended.by in ("peer", "runtime"):
+            raise trio.BrokenResourceError(f"the stream was ended by the {ended.by}: {ended.code} {ended.reason}".rstrip())
+        if self._closing:
+            raise trio.ClosedResourceError("the stream was closed on this side")
+
+    def _end_of_input(self) -> Exception:
+        if self._discarding:
+            return trio.ClosedResourceError("the stream was closed on this side")
+        if self._side == "client" and self.ended is not None:
+            error = error_from_close(self.ended.code, self.ended.reason)
+            if error is not None:
+                return error
+        return trio.EndOfChannel()
+
+    async def _offer_when_room(self, frame: Frame) -> None:
+        with trio.move_on_after(self.limits.send_timeout) as patience:
+            while not self._outbox.offer(frame):
+                await self._outbox.room()
+                self._check_open()
+        if patience.cancelled_caught:
+            raise self._stalled()
+
+    def _stalled(self) -> APIError:
+        error = APIError.resource_exhausted(f"the peer has not read for {self.limits.send_timeout:g} s")
+        if self.ended is None:
+            self.ended = Ended("runtime", error.close_code, error.reason())
+            self._outbox.close()
+            self._break()
+            self._transport.abort(error.close_code, error.reason())
+        return error
+
+    def _break(self) -> None:
+        self._broken = True
+        self._flushed.unpark_all()
+        self.scope.deadline = trio.current_time() + self._grace
+
+    async def _read(self) -> None:
+        inbox = self._inbox
+        limit = self.limits.max_message_bytes
+        try:
+            while True:
+                for payload in await self._transport.receive():
+                    if not self._takes_input:
+                        self.end(Ended("runtime", CloseCode.UNSUPPORTED_DATA, "this stream takes no messages"))
+                        return
+                    if payload_size(payload) > limit:
+                        self.end(Ended("runtime", CloseCode.TOO_BIG, f"a message may have {limit} bytes"))
+                        return
+                    while not self._discarding and not inbox.offer(payload):
+                        await inbox.room()
+        except Disconnected as gone:
+            self.end(Ended("peer", gone.code, gone.reason))
+        finally:
+            inbox.close()
+
+    async def _write(self) -> None:
+        outbox = self._outbox
+        try:
+            while True:
+                await outbox.filled()
+                frames = outbox.take_all()
+                if not frames:
+                    return
+                self._writing = True
+                await self._transport.send(frames)
+                self._writing = False
+                if not outbox:
+                    self._flushed.unpark_all()
+        except Disconnected as gone:
+            self.end(Ended("peer", gone.code, gone.reason))
+        finally:
+            self._writing = False
+
+    async def _flush(self) -> None:
+        with trio.move_on_after(self.limits.send_timeout) as patience:
+            while (self._outbox or self._writing) and not self._broken:
+                await self._flushed.park()
+        if patience.cancelled_caught:
+            self._stalled()
+
+    async def _close(self) -> None:
+        assert self.ended is not None
+        deadline = trio.current_time() + self.limits.close_timeout
+        with trio.CancelScope(shield=True, deadline=deadline) as patience:
+            await self._transport.close(self.ended.code, self.ended.reason)
+            if self.ended.by != "scope":
+                await self._transport.wait_closed()
+        if patience.cancelled_caught:
+            self._transport.abort(CloseCode.ABNORMAL, "")

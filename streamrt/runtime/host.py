@@ -1,0 +1,160 @@
+"""What runs an app: it admits streams, runs their sessions, holds the app's resources, and drains.
+
+It knows nothing of sockets: a server or an in-memory client brings a request, and a function that
+turns an admitted request into a transport.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from typing import TypeAlias, final
+
+import trio
+from attrs import define, field
+
+from streamrt.api import context
+from streamrt.api.endpoint import Endpoint
+from streamrt.errors import APIError, CloseCode, Ended
+from streamrt.wire.transport import Transport
+
+from .admission import Admission, Incoming
+from .connection import Connection
+from .scopes import lone_error
+from .session import connect, run_session
+
+Lifespan: TypeAlias = Callable[[trio.Nursery], AbstractAsyncContextManager[object]]
+"""Entered before the first stream, left after the last; it is given a nursery for background tasks."""
+
+logger = logging.getLogger("streamrt")
+current_host: ContextVar[Host] = ContextVar("streamrt.host")
+
+
+@final
+@define(eq=False, kw_only=True)
+class Host:
+    """Runs the streams of one app.
+
+    Args:
+        endpoints: All of them, in order.
+        admission: The checks before the upgrade.
+        lifespan: The app's resources; None when it has none.
+    """
+
+    endpoints: Sequence[Endpoint]
+    admission: Admission
+    lifespan: Lifespan | None
+    draining: trio.Event = field(factory=trio.Event, init=False)
+    _resources: object = field(default=None, init=False)
+    _users: int = field(default=0, init=False)
+    _streams: set[Connection] = field(factory=lambda: set[Connection](), init=False)
+    _left: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open."""
+        return len(self._streams)
+
+    async def handle(self, incoming: Incoming, accept: Callable[[str | None], Awaitable[Transport]]) -> None:
+        """Admit one stream and run it to its end.
+
+        Args:
+            incoming: The request.
+            accept: Called with the subprotocol once the request is admitted; sends the upgrade.
+
+        Raises:
+            APIError: The request is refused; `accept` was not called, and is not going to be.
+        """
+        accepted = False
+        try:
+            async with AsyncExitStack() as stack:
+                if self.draining.is_set():
+                    raise APIError.unavailable("the server is shutting down", retry_after=1)
+                if self.lifespan is not None and not self._users:
+                    raise APIError.unavailable("the app is not running")
+                admitted = await self.admission.admit(incoming, stack)
+                accepted = True
+                current_host.set(self)
+                context.auth_data.set(admitted.auth_data)
+                context.resources.set(self._resources)
+                connection = connect(admitted, await accept(admitted.request.dialect), self.draining)
+                with self._open(connection):
+                    await run_session(admitted, connection)
+        except APIError as error:
+            if not accepted:
+                if isinstance(error, APIError.Internal):
+                    logger.exception("%s: refused because of an internal error", incoming.path)
+                raise
+            logger.exception("%s: the middleware failed", incoming.path)
+        except Exception as error:
+            if not accepted:
+                logger.exception("%s: refused because the auth handler or the middleware failed", incoming.path)
+                raise APIError.internal() from error
+            logger.exception("%s: the transport or the middleware failed", incoming.path)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Hold the app's resources for as long as the block lasts.
+
+        Blocks may nest and overlap, as with an in-memory client beside a server: the first one enters
+        the lifespan, and leaves it when all others are left and all streams are over.
+        """
+        if self._users:
+            self._users += 1
+            try:
+                yield
+            finally:
+                self._users -= 1
+                self._left.unpark_all()
+            return
+        try:
+            with lone_error():
+                async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+                    stack.callback(nursery.cancel_scope.cancel)
+                    if self.lifespan is not None:
+                        self._resources = await stack.enter_async_context(self.lifespan(nursery))
+                    self._users = 1
+                    yield
+                    while self._users > 1 or self._streams:
+                        await self._left.park()
+        finally:
+            self._users = 0
+            self._resources = None
+            self.draining = trio.Event()
+
+    async def drain(self, seconds: float) -> None:
+        """Refuse new streams, and end the open ones over a span of time.
+
+        `draining` is set for all at once. A stream that has not ended when its share of the time is over
+        is cancelled and closed with 1012; the shares are spread evenly, because clients that are all cut
+        off at once come back all at once. Returns when no stream is left.
+
+        Args:
+            seconds: The span. With 0, all are cancelled now.
+        """
+        self.draining.set()
+        begin = trio.current_time()
+        streams = list(self._streams)
+        for count, connection in enumerate(streams, 1):
+            with trio.move_on_at(begin + seconds * count / len(streams)):
+                while self._streams:
+                    await self._left.park()
+            connection.end(RESTART)
+        for connection in self._streams:  # those that were being admitted when the drain began
+            connection.end(RESTART)
+        while self._streams:
+            await self._left.park()
+
+    @contextmanager
+    def _open(self, connection: Connection) -> Iterator[None]:
+        self._streams.add(connection)
+        try:
+            yield
+        finally:
+            self._streams.remove(connection)
+            self._left.unpark_all()
+
+
+RESTART = Ended("runtime", CloseCode.SERVICE_RESTART, "the server is restarting")

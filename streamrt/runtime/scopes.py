@@ -1,0 +1,32 @@
+"""Nurseries that users never see: their groups must not be seen either."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+
+@contextmanager
+def lone_error() -> Iterator[None]:
+    """Raise a lone error as itself when a nursery in this block has put it into a group.
+
+    A nursery wraps whatever leaves it into an `ExceptionGroup`. Inside a context manager of ours that
+    would change the error that the user raised in the block. A group that holds one error besides
+    cancellations is unwrapped, by one level, so that a group which the user made stays a group; a group
+    of several is left alone, for nothing else could tell them all.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        errors = [error for error in group.exceptions if not isinstance(error, trio.Cancelled)]
+        if len(errors) > 1:
+            raise
+        lone = errors[0] if errors else group.exceptions[0]
+        # The lone error keeps the cause and context it had where it was raised.
+        cause, context, suppress = lone.__cause__, lone.__context__, lone.__suppress_context__
+        try:
+            raise lone
+        finally:
+            lone.__cause__, lone.__context__, lone.__suppress_context__ = cause, context, suppress

@@ -1,0 +1,161 @@
+"""Streams over plain ASGI: any server, and the fallback under hypercorn.
+
+What ASGI cannot do, a stream here cannot have: a `send` that hangs in the server cannot be cut short, the
+peer's close code is what the server says it was, and there is no abort.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any, TypeAlias, final
+from urllib.parse import quote
+
+from streamrt.errors import APIError, CloseCode
+from streamrt.runtime.admission import Incoming
+from streamrt.runtime.host import Host
+from streamrt.wire.transport import Disconnected, Frame, Payload, Transport
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+
+logger = logging.getLogger("streamrt")
+
+
+@final
+class ASGITransport(Transport):
+    """A stream on the `receive` and `send` of a WebSocket scope, once it is accepted."""
+
+    __slots__ = ("_closed", "_disconnected", "_receive", "_send")
+
+    name = "asgi"
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._closed = False
+        self._disconnected: Disconnected | None = None
+
+    async def receive(self) -> Sequence[Payload]:
+        """Wait for the next message: ASGI knows no batches; see `Transport.receive`."""
+        if self._disconnected is None:
+            event = await self._receive()
+            if event["type"] == "websocket.receive":
+                text = event.get("text")
+                return (event["bytes"] if text is None else text,)
+            self._disconnected = Disconnected(event.get("code", CloseCode.NO_STATUS), event.get("reason") or "")
+        raise self._disconnected
+
+    async def send(self, frames: Sequence[Frame]) -> None:
+        """Send messages; see `Transport.send`."""
+        for frame in frames:
+            if self._disconnected is not None:
+                raise self._disconnected
+            await self._call({"type": "websocket.send", "text": frame.text})
+
+    async def close(self, code: int, reason: str) -> None:
+        """Send a Close; see `Transport.close`."""
+        if not self._closed and self._disconnected is None:
+            self._closed = True
+            await self._call({"type": "websocket.close", "code": code, "reason": reason})
+
+    async def wait_closed(self) -> None:
+        """Read on until the server says that the peer has disconnected; see `Transport.wait_closed`."""
+        try:
+            while True:
+                await self.receive()
+        except Disconnected:
+            pass
+
+    def abort(self, code: int, reason: str) -> None:
+        """Do nothing: ASGI servers let go when the application returns."""
+
+    async def _call(self, message: Message) -> None:
+        try:
+            await self._send(message)
+        except OSError as error:  # how ASGI says that the peer is gone
+            self._disconnected = Disconnected(CloseCode.ABNORMAL)
+            raise self._disconnected from error
+
+
+async def serve_websocket(host: Host, scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve one WebSocket scope."""
+
+    async def accept(subprotocol: str | None) -> Transport:
+        await send({"type": "websocket.accept", "subprotocol": subprotocol})
+        return ASGITransport(receive, send)
+
+    await receive()  # websocket.connect
+    try:
+        await host.handle(_incoming(scope), accept)
+    except APIError as error:
+        await _refuse(error, scope, send)
+
+
+async def serve_lifespan(host: Host, receive: Receive, send: Send) -> None:
+    """Serve the lifespan scope: the app's resources are held from startup to shutdown."""
+    await receive()  # lifespan.startup
+    started = False
+    try:
+        async with host.running():
+            started = True
+            await send({"type": "lifespan.startup.complete"})
+            await receive()  # lifespan.shutdown
+    except Exception as error:
+        logger.exception("the app's lifespan failed")
+        if started:
+            raise
+        await send({"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"})
+    else:
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+async def serve_not_found(send: Send) -> None:
+    """Answer an HTTP request for which there is nothing."""
+    await _respond(APIError.not_found("endpoint not found"), "http.response", send)
+
+
+def _incoming(scope: Scope) -> Incoming:
+    headers = [(name.decode("latin-1").lower(), _decode(value)) for name, value in scope["headers"]]
+    client = scope.get("client")
+    raw_path = scope.get("raw_path")
+    path = quote(scope["path"]) if raw_path is None else raw_path.decode("latin-1")
+    return Incoming(
+        path=path.removeprefix(quote(scope.get("root_path", ""))),
+        query_string=scope["query_string"].decode("latin-1"),
+        headers=headers,
+        subprotocols=scope["subprotocols"],
+        peer=None if client is None else (client[0], client[1]),
+        transport=ASGITransport.name,
+    )
+
+
+def _decode(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+async def _refuse(error: APIError, scope: Scope, send: Send) -> None:
+    if "websocket.http.response" in scope.get("extensions", {}):
+        await _respond(error, "websocket.http.response", send)
+    else:
+        await send({"type": "websocket.close", "code": error.close_code, "reason": error.reason()})
+
+
+async def _respond(error: APIError, kind: str, send: Send) -> None:
+    body = json.dumps(error.to_json(), ensure_ascii=False, separators=(",", ":")).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"private, no-store"),
+    ]
+    if error.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after)))
+    await send({"type": f"{kind}.start", "status": error.http_status, "headers": headers})
+    await send({"type": f"{kind}.body", "body": body})

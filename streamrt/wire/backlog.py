@@ -1,0 +1,105 @@
+"""A bounded queue of messages: what every channel of a stream is made of.
+
+Two rules. It is bounded twice, in messages and in bytes, because a limit in messages says nothing of
+memory and a limit in bytes nothing of latency. And it never waits by itself: `offer` and `take` are
+plain calls, `room` and `filled` are the two waits, so that whoever moves messages decides where the
+checkpoint is, and a cancelled wait has moved nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar, final
+
+import trio
+
+T = TypeVar("T")
+
+
+@final
+class Backlog(Generic[T]):
+    """A FIFO bounded in messages and in bytes.
+
+    A message that is larger than ``max_bytes`` is taken when nothing else is queued; otherwise it could
+    never pass.
+
+    Args:
+        max_messages: How many messages fit.
+        max_bytes: How many bytes fit, counted with `size`.
+        size: The bytes of one message.
+    """
+
+    __slots__ = ("_consumers", "_items", "_max_bytes", "_max_messages", "_producers", "_size", "closed", "queued_bytes")
+
+    def __init__(self, max_messages: int, max_bytes: int, size: Callable[[T], int]) -> None:
+        self._items: deque[T] = deque()
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self._size = size
+        self._producers = trio.lowlevel.ParkingLot()
+        self._consumers = trio.lowlevel.ParkingLot()
+        self.queued_bytes = 0
+        self.closed = False
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def offer(self, item: T) -> bool:
+        """Queue one message and return True; return False when it does not fit."""
+        size = self._size(item)
+        items = self._items
+        if items and (len(items) >= self._max_messages or self.queued_bytes + size > self._max_bytes):
+            return False
+        items.append(item)
+        self.queued_bytes += size
+        if self._consumers:
+            self._consumers.unpark()
+        return True
+
+    def take(self) -> T:
+        """Return the oldest message.
+
+        Raises:
+            IndexError: Nothing is queued.
+        """
+        item = self._items.popleft()
+        self.queued_bytes -= self._size(item)
+        if self._producers and self._half_empty():
+            self._producers.unpark_all()
+        return item
+
+    def take_all(self) -> list[T]:
+        """Return everything queued, oldest first; an empty list when there is nothing."""
+        items = list(self._items)
+        self._items.clear()
+        self.queued_bytes = 0
+        self._producers.unpark_all()
+        return items
+
+    def close(self) -> None:
+        """End all waiting, now and in future. What is queued stays to be taken."""
+        self.closed = True
+        self._producers.unpark_all()
+        self._consumers.unpark_all()
+
+    async def room(self) -> None:
+        """Wait until about half of it is free, or it is closed. Always a checkpoint.
+
+        Waking at half, and not at the first free place, makes producer and consumer take turns in
+        batches instead of switching tasks for every message.
+        """
+        if self.closed:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._producers.park()
+
+    async def filled(self) -> None:
+        """Wait until something is queued, or it is closed. Always a checkpoint."""
+        if self._items or self.closed:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._consumers.park()
+
+    def _half_empty(self) -> bool:
+        return len(self._items) * 2 <= self._max_messages and self.queued_bytes * 2 <= self._max_bytes

@@ -1,0 +1,232 @@
+"""The seam between a stream and what carries it: one abstract class, and a pair of them in memory.
+
+Everything above this file is the same for a socket that streamrt owns, for plain ASGI, for
+trio-websocket and for memory. The rules that every transport keeps:
+
+- incoming messages are `str` when they came as text and `bytes` when they came as binary, in batches:
+  all that one read of the carrier completed;
+- one task receives and one task sends, at the same time; `close` comes after the last `send`, and
+  `wait_closed` after the last `receive`;
+- the end is an exception, `Disconnected`, with the peer's close code, and it comes after everything
+  that arrived before it;
+- a transport answers the peer's Close by itself;
+- `abort` always works, at once, from any state, and may be called again.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, TypeAlias, final
+
+import trio
+
+from streamrt.errors import CloseCode
+
+from .backlog import Backlog
+
+Payload: TypeAlias = str | bytes
+"""One incoming message, as it came: text or binary."""
+
+
+def payload_size(payload: Payload) -> int:
+    """Return the bytes of a message on the wire; for text, of its UTF-8."""
+    if isinstance(payload, bytes) or payload.isascii():
+        return len(payload)
+    return len(payload.encode("utf-8", "surrogatepass"))
+
+
+@final
+class Frame:
+    """One message on its way out: encoded once, and brought into a carrier's form once.
+
+    The same object goes to every stream that gets the message.
+    """
+
+    __slots__ = ("_text", "payload")
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+        self._text: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.payload)
+
+    @property
+    def text(self) -> str:
+        """The message for carriers that take text as `str`."""
+        if self._text is None:
+            self._text = self.payload.decode()
+        return self._text
+
+
+@final
+class Disconnected(Exception):  # noqa: N818 - an ending, of which most are no error
+    """The other end has closed, or is gone.
+
+    Args:
+        code: Its close code; 1005 when its Close had none, 1006 when no Close came.
+        reason: Its close reason.
+    """
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(code, reason)
+        self.code = int(code)
+        self.reason = reason
+
+
+class Transport(ABC):
+    """Carries the messages of one stream."""
+
+    __slots__ = ()
+
+    name: ClassVar[str]
+    """What carries the stream, for `stream.request.transport`, logs and metrics."""
+
+    @abstractmethod
+    async def receive(self) -> Sequence[Payload]:
+        """Wait for the next batch, at least one message.
+
+        Raises:
+            Disconnected: The peer closed or vanished, and everything it sent was received.
+        """
+
+    def send_nowait(self, frame: Frame) -> bool:
+        """Send one message if the carrier takes all of it this instant; return whether it did.
+
+        The caller sees to it that nothing is queued before it.
+        """
+        return False
+
+    @abstractmethod
+    async def send(self, frames: Sequence[Frame]) -> None:
+        """Send messages in order, and wait until the carrier has taken them.
+
+        A cancelled send has left whole messages behind, or the transport is fit for `abort` only.
+
+        Raises:
+            Disconnected: The peer closed or vanished.
+        """
+
+    @abstractmethod
+    async def close(self, code: int, reason: str) -> None:
+        """Send a Close behind what was sent; does nothing when one was sent, or the peer is gone."""
+
+    @abstractmethod
+    async def wait_closed(self) -> None:
+        """Throw away what still comes in, until the peer's Close or its end."""
+
+    @abstractmethod
+    def abort(self, code: int, reason: str) -> None:
+        """Let go of the carrier at once. Safe to repeat, and after `close`.
+
+        A Close goes out before it if none has, and if that takes no waiting.
+        """
+
+
+_PIPE_MESSAGES = 64
+_PIPE_BYTES = 64 * 1024
+"""What is under way between two memory transports: about what the kernel holds for a loopback socket."""
+
+
+class _Pipe:
+    """One direction of a memory pair: what is under way, and how it ended."""
+
+    __slots__ = ("closed", "messages", "stalled")
+
+    def __init__(self) -> None:
+        self.messages: Backlog[Payload] = Backlog(_PIPE_MESSAGES, _PIPE_BYTES, payload_size)
+        self.closed: Disconnected | None = None
+        self.stalled: trio.Event | None = None
+
+    def close(self, code: int, reason: str) -> None:
+        if self.closed is None:
+            self.closed = Disconnected(code, reason)
+            self.messages.close()
+            self.resume()
+
+    def resume(self) -> None:
+        if self.stalled is not None:
+            self.stalled.set()
+            self.stalled = None
+
+
+@final
+class MemoryTransport(Transport):
+    """One end of a pair in memory: see `memory_transports`."""
+
+    __slots__ = ("_incoming", "_outgoing")
+
+    name = "memory"
+
+    def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
+        self._incoming = incoming
+        self._outgoing = outgoing
+
+    async def receive(self) -> Sequence[Payload]:
+        """Wait for the next batch; see `Transport.receive`."""
+        messages = self._incoming.messages
+        while not messages:
+            if self._incoming.closed is not None:
+                self._outgoing.close(self._incoming.closed.code, "")  # the answer to a Close
+                raise Disconnected(self._incoming.closed.code, self._incoming.closed.reason)
+            await messages.filled()
+        return messages.take_all()
+
+    def send_nowait(self, frame: Frame) -> bool:
+        """Send one message if it fits; see `Transport.send_nowait`."""
+        return self._offer(frame.text)
+
+    async def send(self, frames: Sequence[Frame]) -> None:
+        """Send messages, waiting for room; see `Transport.send`."""
+        for frame in frames:
+            await self.send_payload(frame.text)
+
+    async def send_payload(self, payload: Payload) -> None:
+        """Send one message as text or as binary."""
+        pipe = self._outgoing
+        while not self._offer(payload):
+            if self._incoming.closed is not None:
+                raise Disconnected(self._incoming.closed.code, self._incoming.closed.reason)
+            if pipe.closed is not None:
+                raise trio.ClosedResourceError("this end has sent its Close")
+            await (pipe.messages.room() if pipe.stalled is None else pipe.stalled.wait())
+
+    def _offer(self, payload: Payload) -> bool:
+        pipe = self._outgoing
+        if pipe.closed is not None or pipe.stalled is not None or self._incoming.closed is not None:
+            return False
+        return pipe.messages.offer(payload)
+
+    async def close(self, code: int, reason: str) -> None:
+        """Send a Close; see `Transport.close`."""
+        self._outgoing.close(code, reason)
+
+    async def wait_closed(self) -> None:
+        """Read on until the other end has closed too; see `Transport.wait_closed`."""
+        while self._incoming.closed is None:
+            self._incoming.messages.take_all()
+            await self._incoming.messages.filled()
+
+    def abort(self, code: int = CloseCode.ABNORMAL, reason: str = "") -> None:
+        """Let go; see `Transport.abort`. By default the other end sees a lost connection."""
+        self._outgoing.close(code, reason)
+        self._incoming.close(CloseCode.ABNORMAL, "")
+
+    def stall(self) -> None:
+        """Take nothing more from the other end, like a peer that stops reading, until `resume`."""
+        if self._incoming.stalled is None and self._incoming.closed is None:
+            self._incoming.stalled = trio.Event()
+
+    def resume(self) -> None:
+        """Go on taking."""
+        self._incoming.resume()
+
+
+def memory_transports() -> tuple[MemoryTransport, MemoryTransport]:
+    """Create two transports that are connected with each other.
+
+    Each direction holds 64 messages and 64 KiB; beyond, `send` waits until the other end receives.
+    """
+    one, other = _Pipe(), _Pipe()
+    return MemoryTransport(one, other), MemoryTransport(other, one)
