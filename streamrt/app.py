@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias, TypeVar, final
 
@@ -13,9 +13,9 @@ from streamrt.api.endpoint import Endpoint
 from streamrt.api.handshake import HandshakeSpec
 from streamrt.api.limits import Limits
 from streamrt.api.path import Router
-from streamrt.api.service import Service
-from streamrt.api.signature import resolve_hints, where
-from streamrt.client.client import Client, Headers
+from streamrt.api.service import Service, add_route
+from streamrt.api.signature import resolve_hints, show, show_parameters, where
+from streamrt.client.client import Client
 from streamrt.client.memory import MemoryConnector
 from streamrt.runtime.admission import Admission, AuthHandler, Middleware
 from streamrt.runtime.host import Host, Lifespan
@@ -48,7 +48,7 @@ class App:
         limits: The limits of its streams, where an endpoint has none of its own.
 
     Raises:
-        TypeError: The auth handler is not what it should be.
+        TypeError: A service is none, or the auth handler is not what it should be.
         ValueError: Two endpoints have one path, two services one name, or an endpoint needs auth and there
             is no auth handler.
     """
@@ -62,9 +62,9 @@ class App:
         fallback: ASGIApp | None = None,
         limits: Limits | None = None,
     ) -> None:
+        _check_services(services)
         limits = Limits() if limits is None else limits
         endpoints = [endpoint for service in services for endpoint in service.endpoints]
-        _check_names(services)
         _check_auth(endpoints, auth_handler)
         self.services = services
         self.host = Host(
@@ -94,7 +94,12 @@ class App:
 
     @asynccontextmanager
     async def client(
-        self, *, headers: Headers = (), auth_data: object = None, private: bool = True, limits: Limits | None = None
+        self,
+        *,
+        headers: Mapping[str, str] | None = None,
+        auth_data: object = None,
+        private: bool = True,
+        limits: Limits | None = None,
     ) -> AsyncGenerator[Client]:
         """Run the app for as long as the block lasts, and give a client to it, in memory.
 
@@ -109,11 +114,14 @@ class App:
             yield Client.over(connector, headers=headers, limits=limits)
 
 
-def _check_names(services: Sequence[Service]) -> None:
-    names = [service.name for service in services]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"two services are named {twice!r}")
+def _check_services(services: Sequence[object]) -> None:
+    names: set[str] = set()
+    for service in services:
+        if not isinstance(service, Service):
+            raise TypeError(f"an app is made of services, App(one, another), not of {service!r}")
+        if service.name in names:
+            raise ValueError(f"two services are named {service.name!r}")
+        names.add(service.name)
 
 
 def _check_auth(endpoints: Sequence[Endpoint], auth_handler: Authenticate | None) -> None:
@@ -128,10 +136,7 @@ def _check_auth(endpoints: Sequence[Endpoint], auth_handler: Authenticate | None
 def _route(endpoints: Sequence[Endpoint]) -> Router[Endpoint]:
     router: Router[Endpoint] = Router()
     for endpoint in endpoints:
-        try:
-            router.add(endpoint.template, endpoint)
-        except ValueError as error:
-            raise ValueError(f"{where(endpoint.handler)}: {error}") from None
+        add_route(router, endpoint, endpoints)
     return router
 
 
@@ -139,11 +144,16 @@ def _read_auth_handler(authenticate: Authenticate) -> AuthHandler:
     expected = f"{where(authenticate)}: an auth handler is `async def authenticate(credentials: Credentials) -> User`"
     if not inspect.iscoroutinefunction(authenticate):
         raise TypeError(f"{expected}, but this is not an `async def` function")
-    parameters = list(inspect.signature(authenticate).parameters)
+    parameters = inspect.signature(authenticate).parameters
+    if len(parameters) != 1:
+        raise TypeError(f"{expected}, but this takes {show_parameters(authenticate)}")
+    [name] = parameters
     hints = resolve_hints(authenticate)
-    if len(parameters) != 1 or not isinstance(hints.get(parameters[0]), type):
-        raise TypeError(f"{expected}, but this takes ({', '.join(parameters)}), of which a class is not known")
+    if name not in hints:
+        raise TypeError(f"{expected}, but the parameter {name!r} has no annotation")
+    if not isinstance(hints[name], type):
+        raise TypeError(f"{expected}, but the parameter {name!r} is {show(hints[name])}, which is not a class")
     try:
-        return AuthHandler(HandshakeSpec.of(hints[parameters[0]], what="credentials"), authenticate)
+        return AuthHandler(HandshakeSpec[Any].of(hints[name], what="credentials"), authenticate)
     except TypeError as error:
         raise TypeError(f"{where(authenticate)}: {error}") from error

@@ -4,22 +4,21 @@ For a peer that behaves there is `App.client`: in memory, with the credentials o
 choice. Both run in virtual time under pytest-trio's `autojump_clock`, so that no test has to wait.
 
     async def test_a_silent_listener_is_cut_off(autojump_clock):
-        async with testing.no_tasks_left(), testing.connect(app, "/logs?rows=100000") as peer:
-            peer.stall()
+        async with testing.no_tasks_left(), testing.connect(app, "/logs?rows=100000", stalled=True) as peer:
             assert (await peer.closed()).code == 4429
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import final
 
 import trio
 
 from streamrt.app import App
-from streamrt.client.connector import Target
+from streamrt.client.connector import Target, header_lines
 from streamrt.client.memory import MemoryConnector
 from streamrt.errors import Ended
 from streamrt.wire.transport import Disconnected, MemoryTransport, Payload
@@ -91,7 +90,12 @@ class Peer:
 
 @asynccontextmanager
 async def connect(
-    app: App, url: str, *, headers: Mapping[str, str] | Iterable[tuple[str, str]] = (), auth_data: object = None
+    app: App,
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    auth_data: object = None,
+    stalled: bool = False,
 ) -> AsyncGenerator[Peer]:
     """Run an app for as long as the block lasts, and connect to it as a peer that is yours to command.
 
@@ -102,14 +106,14 @@ async def connect(
         url: Path and query: ``/rooms/lobby?since=3``.
         headers: Header names and values.
         auth_data: Who calls, instead of what the auth handler would make of the headers.
+        stalled: Whether the peer takes nothing from the first message on, until `Peer.resume`.
 
     Raises:
         APIError: The app refused.
     """
     path, _, query = url.partition("?")
-    items = headers.items() if isinstance(headers, Mapping) else headers
-    target = Target(path=path, query_string=query, headers=[(name.lower(), value) for name, value in items])
-    connector = MemoryConnector(app.host, private=True, auth_data=auth_data)
+    target = Target(path=path, query_string=query, headers=header_lines(headers))
+    connector = MemoryConnector(app.host, private=True, auth_data=auth_data, stalled=stalled)
     async with app.host.running(), connector.connect(target) as transport:
         try:
             yield Peer(transport)

@@ -1,0 +1,1 @@
+"""What a user declares: plain values, usable without an event loop."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, ClassVar, Generic, TypeVar, cast, final, overload
 
 import attrs
@@ -220,9 +220,9 @@ def create_endpoint(
             template=template,
             expose=options.get("expose", False),
             auth=options.get("auth", False),
-            tags=tuple(options.get("tags", ())),
+            tags=_tags(options.get("tags", ())),
             sensitive=options.get("sensitive", False),
-            handshake=_handshake(signature.handshake, template.names),
+            handshake=_handshake(signature.handshake, template),
             incoming=None if incoming is None else codec(incoming),
             outgoing=None if outgoing is None else codec(outgoing),
             overrides=overrides,
@@ -233,19 +233,30 @@ def create_endpoint(
         raise kind(f"{where(handler)}: {error}") from error
 
 
-def _handshake(handshake: type[Any] | None, path_names: Iterable[str]) -> HandshakeSpec[Any] | None:
+def _handshake(handshake: type[Any] | None, template: PathTemplate) -> HandshakeSpec[Any] | None:
     if handshake is not None:
-        return HandshakeSpec.of(handshake, path_names)
-    names = ", ".join(map(repr, path_names))
-    if names:
-        raise TypeError(f"the path has parameters ({names}), but the handler takes no handshake to put them in")
+        return HandshakeSpec[Any].of(handshake, template.names, f"handshake of {template.template!r}")
+    if template.names:
+        names = ", ".join(map(repr, template.names))
+        raise TypeError(
+            f"the path has parameters ({names}), but the handler takes no handshake to put them in: "
+            "write `async def f(handshake: Handshake, stream: ...)`"
+        )
     return None
+
+
+def _tags(tags: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(tags, str):
+        raise TypeError(f"tags is a list of labels, such as [{tags!r}], not {tags!r}")
+    return tuple(tags)
 
 
 def _overrides(options: EndpointOptions) -> LimitOptions:
     unknown = options.keys() - EndpointOptions.__annotations__.keys()
     if unknown:
-        raise TypeError(f"unknown option {min(unknown)!r}; there are {', '.join(EndpointOptions.__annotations__)}")
-    overrides = {name: value for name, value in options.items() if name in LimitOptions.__annotations__}
+        raise TypeError(
+            f"unknown option {min(unknown)!r}; there are {', '.join(sorted(EndpointOptions.__annotations__))}"
+        )
+    overrides: Any = {name: value for name, value in options.items() if name in LimitOptions.__annotations__}
     attrs.evolve(Limits(), **overrides)  # raises for what makes no sense
     return cast("LimitOptions", overrides)

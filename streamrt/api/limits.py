@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Literal, TypedDict, final
 
 import attrs
 from attrs import field, frozen
+from attrs.validators import optional
 
 
-def _positive(_instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
-    if value is not None and not value > 0:
-        raise ValueError(f"{attribute.name} must be more than 0, not {value!r}")
+def _count(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{attribute.name} must be a whole number, 1 or more, not {value!r}")
 
 
-def _not_negative(_instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
-    if value is not None and not value >= 0:
-        raise ValueError(f"{attribute.name} must be 0 or more, not {value!r}")
+def _seconds(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if type(value) not in {int, float} or not value > 0:
+        raise ValueError(f"{attribute.name} must be seconds, more than 0, not {value!r}")
+
+
+def _grace(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if type(value) not in {int, float} or not value >= 0:
+        raise ValueError(f"{attribute.name} must be seconds, 0 or more, not {value!r}")
 
 
 def _origins(value: Literal["same-host"] | Sequence[str]) -> Literal["same-host"] | tuple[str, ...]:
-    return "same-host" if value == "same-host" else tuple(value)
+    if value == "same-host":
+        return "same-host"
+    origins = [value] if isinstance(value, str) else list(value)
+    for origin in origins:
+        # What a browser sends has no path, not even a slash (RFC 6454, 6.2).
+        if origin != "*" and not _is_origin(origin):
+            raise ValueError(f"allowed_origins holds {origin!r}: an origin is like 'https://example.org', or '*'")
+    if isinstance(value, str):
+        raise ValueError(f"allowed_origins is a list, such as [{value!r}], not {value!r}")
+    return tuple(origins)
+
+
+_is_origin = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+").fullmatch
 
 
 @final
@@ -50,18 +69,18 @@ class Limits:
             all peers have one address.
     """
 
-    max_message_bytes: int = field(default=1 << 20, validator=_positive)
-    receive_messages: int = field(default=64, validator=_positive)
-    receive_bytes: int = field(default=1 << 20, validator=_positive)
-    send_messages: int = field(default=1024, validator=_positive)
-    send_bytes: int = field(default=1 << 20, validator=_positive)
-    send_timeout: float = field(default=10, validator=_positive)
-    handshake_timeout: float = field(default=10, validator=_positive)
-    close_timeout: float = field(default=5, validator=_positive)
-    disconnect_grace: float | None = field(default=None, validator=_not_negative)
+    max_message_bytes: int = field(default=1 << 20, validator=_count)
+    receive_messages: int = field(default=64, validator=_count)
+    receive_bytes: int = field(default=1 << 20, validator=_count)
+    send_messages: int = field(default=1024, validator=_count)
+    send_bytes: int = field(default=1 << 20, validator=_count)
+    send_timeout: float = field(default=10, validator=_seconds)
+    handshake_timeout: float = field(default=10, validator=_seconds)
+    close_timeout: float = field(default=5, validator=_seconds)
+    disconnect_grace: float | None = field(default=None, validator=optional(_grace))
     allowed_origins: Literal["same-host"] | Sequence[str] = field(default="same-host", converter=_origins)
-    max_streams: int | None = field(default=None, validator=_positive)
-    max_streams_per_peer: int | None = field(default=None, validator=_positive)
+    max_streams: int | None = field(default=None, validator=optional(_count))
+    max_streams_per_peer: int | None = field(default=None, validator=optional(_count))
 
 
 class LimitOptions(TypedDict, total=False):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar, Unpack, final, overload
 
 from .endpoint import (
@@ -14,7 +14,7 @@ from .endpoint import (
     StreamOutEndpoint,
     create_endpoint,
 )
-from .path import Router
+from .path import PathTemplate, Router
 from .signature import where
 from .stream import StreamIn, StreamInOut, StreamOut
 
@@ -75,7 +75,9 @@ class Service:
 
     def __init__(self, name: str) -> None:
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
-            raise ValueError(f"a service's name is letters, digits, '-' and '_', and begins with a letter, not {name!r}")
+            raise ValueError(
+                f"a service's name is letters, digits, '-' and '_', and begins with a letter, not {name!r}"
+            )
         self.name = name
         self._endpoints: dict[str, Endpoint] = {}
         self._router: Router[Endpoint] = Router()
@@ -125,12 +127,46 @@ class Service:
     def _declare(
         self, endpoint_type: type[Endpoint], path: str | None, options: EndpointOptions
     ) -> Callable[[Callable[..., Any]], Any]:
+        if callable(path):
+            name = endpoint_type.decorator
+            raise TypeError(f"{where(path)}: write @{name}() or @{name}(path), not @{name} without its parentheses")
+
         def declare(handler: Callable[..., Any]) -> Endpoint:
             endpoint = create_endpoint(endpoint_type, self.name, path, options, handler)
             if endpoint.name in self._endpoints:
-                raise ValueError(f"{where(handler)}: the service {self.name!r} already has a {endpoint.name!r}")
-            self._router.add(endpoint.template, endpoint)
+                raise ValueError(
+                    f"{where(handler)}: the service {self.name!r} already has an endpoint {endpoint.name!r}"
+                )
+            add_route(self._router, endpoint, self.endpoints)
             self._endpoints[endpoint.name] = endpoint
             return endpoint
 
         return declare
+
+
+def add_route(router: Router[Endpoint], endpoint: Endpoint, others: Iterable[Endpoint]) -> None:
+    """Add an endpoint to a router.
+
+    Args:
+        router: The router.
+        endpoint: The endpoint.
+        others: Those that are in the router, to name the one that is in the way.
+
+    Raises:
+        ValueError: Another endpoint has the same paths.
+    """
+    try:
+        router.add(endpoint.template, endpoint)
+    except ValueError as error:
+        taken = next(other for other in others if _clash(other.template, endpoint.template))
+        raise ValueError(f"{where(endpoint.handler)}: {error} of {where(taken.handler)}") from None
+
+
+def _clash(one: PathTemplate, other: PathTemplate) -> bool:
+    router: Router[None] = Router()
+    router.add(one, None)
+    try:
+        router.add(other, None)
+    except ValueError:
+        return True
+    return False

@@ -15,7 +15,7 @@ from attrs import frozen
 
 from .stream import StreamIn, StreamInOut, StreamOut
 
-SHAPES = {
+SHAPES: dict[type[Any], str] = {
     StreamIn: "StreamIn[Message]",
     StreamOut: "StreamOut[Message]",
     StreamInOut: "StreamInOut[In, Out]",
@@ -61,8 +61,9 @@ def read_signature(handler: Callable[..., Any], stream_type: type[Any], decorato
         raise misfit("this is not an `async def` function")
     hints = resolve_hints(handler)
     parameters = list(inspect.signature(handler).parameters.values())
-    if not 1 <= len(parameters) <= 2 or any(p.kind not in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters):
-        raise misfit(f"it takes ({', '.join(map(str, parameters))})")
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if not 1 <= len(positional) == len(parameters) <= 2:
+        raise misfit(f"this takes {show_parameters(handler)}")
     missing = next((p.name for p in parameters if p.name not in hints), None)
     if missing is not None:
         raise misfit(f"the parameter {missing!r} has no annotation")
@@ -86,7 +87,7 @@ def resolve_hints(function: Callable[..., Any]) -> dict[str, Any]:
     """Return a function's annotations, resolved.
 
     Raises:
-        TypeError: A name in them cannot be found.
+        TypeError: A name in them cannot be found, or they are no types.
     """
     try:
         return typing.get_type_hints(function, include_extras=True)
@@ -95,17 +96,25 @@ def resolve_hints(function: Callable[..., Any]) -> dict[str, Any]:
             f"{where(function)}: the annotation {error.name!r} cannot be resolved. Types of messages and "
             "handshakes belong at the top level of a module, not inside a function or under `if TYPE_CHECKING:`"
         ) from error
+    except (TypeError, AttributeError, SyntaxError) as error:
+        raise TypeError(f"{where(function)}: an annotation cannot be read: {error}") from error
 
 
 def where(function: Callable[..., Any]) -> str:
     """Return a function's name and place, for errors: ``chat.app.chat (chat/app.py:12)``."""
-    name = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', repr(function))}"
     code = getattr(function, "__code__", None)
-    return name if code is None else f"{name} ({code.co_filename}:{code.co_firstlineno})"
+    if code is None:
+        return repr(function)
+    return f"{function.__module__}.{function.__qualname__} ({code.co_filename}:{code.co_firstlineno})"
+
+
+def show_parameters(function: Callable[..., Any]) -> str:
+    """Return the parameters of a function, without their types: ``(handshake, stream)``."""
+    signature = inspect.signature(function)
+    bare = [parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()]
+    return str(signature.replace(parameters=bare, return_annotation=signature.empty))
 
 
 def show(annotation: Any) -> str:
     """Return a type as its author wrote it, or nearly."""
     return inspect.formatannotation(annotation)
-
-

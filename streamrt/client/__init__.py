@@ -1,0 +1,1 @@
+"""Typed clients, over a WebSocket or in memory."""

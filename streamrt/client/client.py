@@ -25,7 +25,7 @@ from streamrt.runtime.host import current_host
 from streamrt.wire.codec import codec
 from streamrt.wire.dialect import ENCORE_WS
 
-from .connector import Connector, Target
+from .connector import Connector, Target, header_lines
 from .memory import MemoryConnector
 from .websocket import WebSocketConnector
 
@@ -34,8 +34,6 @@ I = TypeVar("I")  # noqa: E741 - as in api/endpoint.py
 M = TypeVar("M")
 O = TypeVar("O")  # noqa: E741
 R = TypeVar("R")
-
-Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
 _ids = itertools.count()
 
@@ -67,7 +65,7 @@ class Client:
         self,
         url: str,
         *,
-        headers: Headers = (),
+        headers: Mapping[str, str] | None = None,
         ssl_context: ssl.SSLContext | None = None,
         connect_timeout: float = 10,
         limits: Limits | None = None,
@@ -85,15 +83,16 @@ class Client:
         )
 
     @classmethod
-    def over(cls, connector: Connector, *, headers: Headers = (), limits: Limits | None = None) -> Client:
+    def over(
+        cls, connector: Connector, *, headers: Mapping[str, str] | None = None, limits: Limits | None = None
+    ) -> Client:
         """Create a client over any connector; `App.client` and tests do."""
         client = cls.__new__(cls)
         client._set_up(connector, headers, Limits() if limits is None else limits)
         return client
 
-    def _set_up(self, connector: Connector, headers: Headers, limits: Limits) -> None:
-        items = headers.items() if isinstance(headers, Mapping) else headers
-        self._headers = [(name.lower(), value) for name, value in items]
+    def _set_up(self, connector: Connector, headers: Mapping[str, str] | None, limits: Limits) -> None:
+        self._headers = header_lines(headers)
         self._connector = connector
         self._limits = limits
 
@@ -144,7 +143,7 @@ class Client:
 
     @asynccontextmanager
     async def open_path(
-        self, path: str, *, query: Iterable[tuple[str, str]] = (), headers: Headers = ()
+        self, path: str, *, query: Iterable[tuple[str, str]] = (), headers: Mapping[str, str] | None = None
     ) -> AsyncGenerator[StreamInOut[Any, Any]]:
         """Open a stream by its path, without types: any JSON goes in and out. For tools.
 
@@ -156,8 +155,7 @@ class Client:
         Raises:
             APIError: As for `open`.
         """
-        items = headers.items() if isinstance(headers, Mapping) else headers
-        lines = [*self._headers, *((name.lower(), value) for name, value in items)]
+        lines = [*self._headers, *header_lines(headers)]
         target = Target(path=path, query_string=urlencode(list(query)), headers=lines)
         async with self._connection(target, path, takes_input=True) as connection:
             yield StreamInOut(connection, codec(Any), codec(Any))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import final
 
@@ -26,6 +27,11 @@ class Target:
     path: str
     query_string: str = field(default="", repr=False)
     headers: Headers = field(default=(), repr=False)
+
+
+def header_lines(headers: Mapping[str, str] | None) -> list[tuple[str, str]]:
+    """Return headers as lines, with their names in lower case."""
+    return [] if headers is None else [(name.lower(), value) for name, value in headers.items()]
 
 
 class Connector(ABC):

@@ -32,17 +32,21 @@ class MemoryConnector(Connector):
         host: What runs the app.
         private: Whether endpoints that are not exposed can be reached.
         auth_data: The caller; None for whoever the app's auth handler finds.
+        stalled: Whether the client's end takes nothing until it is told to `resume`.
     """
 
-    def __init__(self, host: Host, *, private: bool, auth_data: object) -> None:
+    def __init__(self, host: Host, *, private: bool, auth_data: object, stalled: bool = False) -> None:
         self._host = host
         self._private = private
         self._auth_data = auth_data
+        self._stalled = stalled
 
     @asynccontextmanager
     async def connect(self, target: Target) -> AsyncGenerator[MemoryTransport]:
         """Connect for as long as the block lasts; see `Connector.connect`."""
         ours, theirs = memory_transports()
+        if self._stalled:
+            ours.stall()
         with lone_error():
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._serve, target, theirs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import final
 from urllib.parse import urlsplit
@@ -155,7 +155,7 @@ class WebSocketConnector(Connector):
         return websocket
 
     @contextmanager
-    def _patience(self, deadline: float) -> Iterator[None]:
+    def _patience(self, deadline: float) -> Generator[None]:
         try:
             with trio.fail_at(deadline):
                 yield

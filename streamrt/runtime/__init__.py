@@ -1,0 +1,1 @@
+"""What runs: admission, sessions, connections."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from typing import Any, TypeAlias, final
 from urllib.parse import urlsplit
@@ -160,7 +160,7 @@ class Admission:
         return Admitted(endpoint=endpoint, limits=limits, handshake=handshake, auth_data=auth_data, request=request)
 
     @contextmanager
-    def _slot(self, peer: tuple[str, int] | None) -> Iterator[None]:
+    def _slot(self, peer: tuple[str, int] | None) -> Generator[None]:
         address = "" if peer is None else peer[0]
         most, most_per_peer = self.app_limits.max_streams, self.app_limits.max_streams_per_peer
         if most is not None and self._streams >= most:
@@ -184,9 +184,7 @@ class Admission:
         if handler is not None and handler.credentials.present(
             query_string=request.query_string, headers=request.headers
         ):
-            credentials = handler.credentials.parse(
-                path={}, query_string=request.query_string, headers=request.headers
-            )
+            credentials = handler.credentials.parse(path={}, query_string=request.query_string, headers=request.headers)
             with trio.move_on_after(timeout) as patience:
                 try:
                     auth_data = await handler.authenticate(credentials)

@@ -3,7 +3,7 @@
     transport --reader--> receive channel --receive()--> codec, handler or caller
     transport <--writer-- send channel    <--send()----- codec, handler or caller
 
-The reader moves batches, the writer takes everything queued in one go, and a `send` that finds nothing
+The reader moves batches, the writer takes what is queued in one go, and a `send` that finds nothing
 queued before it goes straight to the transport if that takes it. So a message costs no task and no timer
 of its own, and a task switch only where somebody has to wait.
 
@@ -34,6 +34,10 @@ from .scopes import lone_error
 
 _TURN = 64
 """Messages that one task may move before others get a turn: well under a millisecond of work."""
+
+_WRITE_BYTES = 64 * 1024
+"""What one write takes from the send channel: so much that more would bring nothing, and so little that a
+peer which reads slowly makes room often enough not to be taken for one that does not read."""
 
 
 @final
@@ -137,7 +141,7 @@ class Connection(Port):
         """End this side; see `Stream.aclose`."""
         if not self._discarding:
             self._discarding = True
-            self._inbox.take_all()
+            self._inbox.take_batch()
             self._inbox.close()
         if self._owes_response or self._closing or self.ended is not None:
             await trio.lowlevel.checkpoint()
@@ -156,6 +160,7 @@ class Connection(Port):
 
         A block that is left by an exception is not flushed: it closes with 1001, at once.
         """
+        self._transport.watch(self._lost)
         try:
             with lone_error():
                 async with trio.open_nursery() as nursery:
@@ -207,7 +212,9 @@ class Connection(Port):
     def _check_open(self) -> None:
         ended = self.ended
         if ended is not None and ended.by in ("peer", "runtime"):
-            raise trio.BrokenResourceError(f"the stream was ended by the {ended.by}: {ended.code} {ended.reason}".rstrip())
+            raise trio.BrokenResourceError(
+                f"the stream was ended by the {ended.by}: {ended.code} {ended.reason}".rstrip()
+            )
         if self._closing:
             raise trio.ClosedResourceError("the stream was closed on this side")
 
@@ -237,6 +244,9 @@ class Connection(Port):
             self._transport.abort(error.close_code, error.reason())
         return error
 
+    def _lost(self, gone: Disconnected) -> None:
+        self.end(Ended("peer", gone.code, gone.reason))
+
     def _break(self) -> None:
         self._broken = True
         self._flushed.unpark_all()
@@ -257,7 +267,7 @@ class Connection(Port):
                     while not self._discarding and not inbox.offer(payload):
                         await inbox.room()
         except Disconnected as gone:
-            self.end(Ended("peer", gone.code, gone.reason))
+            self._lost(gone)
         finally:
             inbox.close()
 
@@ -266,7 +276,7 @@ class Connection(Port):
         try:
             while True:
                 await outbox.filled()
-                frames = outbox.take_all()
+                frames = outbox.take_batch(_WRITE_BYTES)
                 if not frames:
                     return
                 self._writing = True
@@ -275,7 +285,7 @@ class Connection(Port):
                 if not outbox:
                     self._flushed.unpark_all()
         except Disconnected as gone:
-            self.end(Ended("peer", gone.code, gone.reason))
+            self._lost(gone)
         finally:
             self._writing = False
 

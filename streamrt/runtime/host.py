@@ -7,7 +7,7 @@ turns an admitted request into a transport.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import TypeAlias, final
@@ -148,7 +148,7 @@ class Host:
             await self._left.park()
 
     @contextmanager
-    def _open(self, connection: Connection) -> Iterator[None]:
+    def _open(self, connection: Connection) -> Generator[None]:
         self._streams.add(connection)
         try:
             yield

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import trio
 
 
 @contextmanager
-def lone_error() -> Iterator[None]:
+def lone_error() -> Generator[None]:
     """Raise a lone error as itself when a nursery in this block has put it into a group.
 
     A nursery wraps whatever leaves it into an `ExceptionGroup`. Inside a context manager of ours that

@@ -1,0 +1,1 @@
+"""What serves an app: hypercorn, or any other ASGI server."""

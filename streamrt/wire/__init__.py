@@ -1,0 +1,1 @@
+"""Bytes: messages, frames, and what carries them. Knows no services and no handlers."""

@@ -8,6 +8,7 @@ checkpoint is, and a cancelled wait has moved nothing.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar, final
@@ -69,13 +70,25 @@ class Backlog(Generic[T]):
             self._producers.unpark_all()
         return item
 
-    def take_all(self) -> list[T]:
-        """Return everything queued, oldest first; an empty list when there is nothing."""
-        items = list(self._items)
-        self._items.clear()
-        self.queued_bytes = 0
+    def take_batch(self, max_bytes: float = math.inf) -> list[T]:
+        """Return what is queued, oldest first; an empty list when there is nothing.
+
+        Args:
+            max_bytes: Take no more than this, but one message at least. Default: everything.
+        """
+        items = self._items
+        if self.queued_bytes <= max_bytes:
+            batch = list(items)
+            items.clear()
+            self.queued_bytes = 0
+        else:
+            batch = [items.popleft()]
+            taken = self._size(batch[0])
+            while items and (taken := taken + self._size(items[0])) <= max_bytes:
+                batch.append(items.popleft())
+            self.queued_bytes -= sum(map(self._size, batch))
         self._producers.unpark_all()
-        return items
+        return batch
 
     def close(self) -> None:
         """End all waiting, now and in future. What is queued stays to be taken."""

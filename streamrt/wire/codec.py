@@ -26,7 +26,7 @@ import msgspec
 from streamrt.errors import Fault, InvalidMessage
 from streamrt.wire.hooks import hook_in, hook_out
 from streamrt.wire.scalars import Faults, Hook, Wrong
-from streamrt.wire.types import FIELDS, Graph, name_of
+from streamrt.wire.graph import FIELDS, Graph, name_of
 
 T = TypeVar("T")
 
@@ -129,6 +129,8 @@ def _make(message_type: Any) -> Codec[Any]:
 
 _cached = lru_cache(maxsize=None)(_make)
 _write = msgspec.json.Encoder().encode
+# msgspec reads integers of any size; MessagePack has no more than 64 bits for one, so this finds the others.
+_write_in_64_bits = msgspec.msgpack.Encoder().encode
 # Without the hook a number such as 1e999 ends the reading, and leaves us without its path.
 _read = msgspec.json.Decoder(float_hook=float).decode
 
@@ -154,14 +156,14 @@ def _fast_decoder(graph: Graph) -> Hook | None:
         return None
     try:
         decode = msgspec.json.Decoder(graph.root).decode
-    except (TypeError, KeyError):  # a union that msgspec does not take; an attrs field without an annotation
+    except (TypeError, KeyError, NotImplementedError):  # such as a default that takes self
         return None
     if int not in graph.blocks:
         return decode
 
     def decode_with_integers(text: str) -> Any:
         value = decode(text)
-        _write(value)  # msgspec reads integers of any size, but writes only those of 64 bits
+        _write_in_64_bits(value)
         return value
 
     return decode_with_integers

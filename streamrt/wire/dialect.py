@@ -16,7 +16,7 @@ import base64
 import binascii
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from streamrt.errors import APIError
 
@@ -72,12 +72,12 @@ def _decode(encoded: str) -> list[tuple[str, str]]:
     except UnicodeDecodeError:
         text = raw.decode("latin-1")  # what btoa makes of the characters U+0080 to U+00FF
     try:
-        parsed = json.loads(text)
+        parsed: object = json.loads(text)
     except (ValueError, RecursionError):
         raise _bad("is not JSON") from None
     if not isinstance(parsed, dict):
         raise _bad("is not a JSON object")
-    return [_header(name, value) for name, value in parsed.items()]
+    return [_header(name, value) for name, value in cast("dict[str, object]", parsed).items()]
 
 
 def _header(name: str, value: object) -> tuple[str, str]:

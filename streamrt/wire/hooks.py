@@ -17,7 +17,7 @@ from datetime import date
 from decimal import Decimal
 from enum import Enum
 from types import NoneType
-from typing import Any, Final, Literal, Union, cast, get_args, get_origin
+from typing import Any, Final, Literal, TypeAlias, Union, cast, get_args, get_origin
 from uuid import UUID
 
 import attrs
@@ -35,19 +35,21 @@ from streamrt.wire.scalars import (
     expected,
     float_out,
     integer,
+    literal_in,
+    literal_out,
+    look_up,
     parsed,
     quoted,
     step,
     string_out,
 )
-from streamrt.wire.types import (
+from streamrt.wire.graph import (
     ARRAYS,
     FIELDS,
     MAPPINGS,
     MAX_INTEGER,
     MIN_INTEGER,
     SCALARS,
-    Field,
     Kind,
     is_typeddict,
     json_of,
@@ -166,58 +168,24 @@ def _key_out(resolved: Any) -> Hook:
     return hook if resolved is str else lambda value: str(hook(value))
 
 
-# --- Literal and Enum ---
-
-
-def _literal_in(resolved: Any) -> Hook:
-    table = literals(resolved)
-    what = expectation(resolved)
-
-    def hook(value: Any, _: Any = None) -> Any:
-        found = _look_up(table, value, hook)
-        if found is hook:
-            raise expected(what, value)
-        return found
-
-    return hook
-
-
-def _literal_out(resolved: Any) -> Hook:
-    table = {(value.__class__, value): json_of(value) for value in get_args(resolved)}
-    classes = {cls for cls, _ in table}
-    what = expectation(resolved)
-
-    def hook(value: Any) -> Any:
-        plain = str.__str__(value) if isinstance(value, str) and value.__class__ not in classes else value
-        if plain.__class__ in classes and (plain.__class__, plain) in table:
-            return table[plain.__class__, plain]
-        raise expected(what, value)
-
-    return hook
-
-
-def _look_up(table: Mapping[tuple[type, Any], Any], value: Any, default: Any) -> Any:
-    # The class comes first: 1 == True == 1.0, and arrays and objects cannot be hashed.
-    return table.get((value.__class__, value), default) if value.__class__ in _LITERAL_CLASSES else default
-
-
-_LITERAL_CLASSES = frozenset({str, int, bool, NoneType})
+_Fields: TypeAlias = list[tuple[str, str, bool, Hook]]
+"""Name, constructor's argument, whether it is required, and hook; plain tuples, as encode walks them each time."""
 
 
 def _object(resolved: Any, hook_of: Callable[[Any], Hook], make: Callable[[Any, Any], Hook]) -> Hook:
     """Make the hook of an object type, which may refer to itself: it is known before its fields are."""
     hooks = _OBJECTS.setdefault(make, {})
     if resolved not in hooks:
-        fields: list[tuple[Field, Hook]] = []
+        fields: _Fields = []
         hooks[resolved] = make(resolved, fields)
-        fields.extend((field, hook_of(field.type)) for field in FIELDS[resolved])
+        fields.extend((of.name, of.alias, of.required, hook_of(of.type)) for of in FIELDS[resolved])
     return hooks[resolved]
 
 
 _OBJECTS: Final[dict[Any, dict[Any, Hook]]] = {}
 
 
-def _object_in(resolved: Any, fields: list[tuple[Field, Hook]]) -> Hook:
+def _object_in(resolved: Any, fields: _Fields) -> Hook:
     cls = get_origin(resolved) or resolved
 
     def hook(value: Any, _: Any = None) -> Any:
@@ -225,14 +193,14 @@ def _object_in(resolved: Any, fields: list[tuple[Field, Hook]]) -> Hook:
             raise expected("an object", value)
         arguments: dict[str, Any] = {}
         faults: Faults = []
-        for field, convert in fields:
-            if field.name in value:
+        for name, alias, required, convert in fields:
+            if name in value:
                 try:
-                    arguments[field.alias] = convert(value[field.name])
+                    arguments[alias] = convert(value[name])
                 except Wrong as wrong:
-                    faults += wrong.under(step(field.name))
-            elif field.required:
-                faults.append((step(field.name), "required field is missing"))
+                    faults += wrong.under(step(name))
+            elif required:
+                faults.append((step(name), "required field is missing"))
         if faults:
             raise Wrong(faults)
         try:
@@ -254,7 +222,7 @@ def _refused(error: Exception) -> tuple[str, str]:
     return "", text
 
 
-def _object_out(resolved: Any, fields: list[tuple[Field, Hook]]) -> Hook:
+def _object_out(resolved: Any, fields: _Fields) -> Hook:
     cls = get_origin(resolved) or resolved
     what = a_or_an(cls.__name__)
 
@@ -263,13 +231,13 @@ def _object_out(resolved: Any, fields: list[tuple[Field, Hook]]) -> Hook:
             raise expected(what, value)
         out: dict[str, Any] = {}
         faults: Faults = []
-        for field, convert in fields:
+        for name, _, _, convert in fields:
             try:
-                out[field.name] = convert(getattr(value, field.name))
+                out[name] = convert(getattr(value, name))
             except Wrong as wrong:
-                faults += wrong.under(step(field.name))
+                faults += wrong.under(step(name))
             except AttributeError:
-                faults.append((step(field.name), "the attribute is not set"))
+                faults.append((step(name), "the attribute is not set"))
         if faults:
             raise Wrong(faults)
         return out
@@ -277,24 +245,24 @@ def _object_out(resolved: Any, fields: list[tuple[Field, Hook]]) -> Hook:
     return hook
 
 
-def _typeddict_out(resolved: Any, fields: list[tuple[Field, Hook]]) -> Hook:
-    name = name_of(resolved)
+def _typeddict_out(resolved: Any, fields: _Fields) -> Hook:
+    typed_dict = name_of(resolved)
 
     def hook(value: Any) -> Any:
         if not isinstance(value, dict):
-            raise expected(f"a dict for {name}", value)
+            raise expected(f"a dict for {typed_dict}", value)
         given: dict[Any, Any] = dict(cast("Any", value))
         out: dict[str, Any] = {}
         faults: Faults = []
-        for field, convert in fields:
-            if field.name in given:
+        for name, _, required, convert in fields:
+            if name in given:
                 try:
-                    out[field.name] = convert(given.pop(field.name))
+                    out[name] = convert(given.pop(name))
                 except Wrong as wrong:
-                    faults += wrong.under(step(field.name))
-            elif field.required:
-                faults.append((step(field.name), "required field is missing"))
-        faults += [(step(key), f"is not a key of {name}") for key in given]
+                    faults += wrong.under(step(name))
+            elif required:
+                faults.append((step(name), "required field is missing"))
+        faults += [(step(key), f"is not a key of {typed_dict}") for key in given]
         if faults:
             raise Wrong(faults)
         return out
@@ -327,10 +295,10 @@ def _tagged_in(members: list[Any], hook_of: Callable[[Any], Hook]) -> Hook:
 
     def hook(value: Any) -> Any:
         if tag not in value:
-            raise Wrong([(step(tag), f"required tag is missing, expected {what}")])
-        found = _look_up(hooks, value[tag], None)
+            raise Wrong([(step(tag), f'required tag "{tag}" is missing, expected {what}')])
+        found = look_up(hooks, value[tag], None)
         if found is None:
-            raise Wrong(expected(f"the tag to be {what}", value[tag]).under(step(tag)))
+            raise Wrong(expected(f'the tag "{tag}" to be {what}', value[tag]).under(step(tag)))
         return found(value)
 
     return hook
@@ -347,10 +315,10 @@ def _tagged_out(members: list[Any], hook_of: Callable[[Any], Hook]) -> Hook:
         given: Any = value
         of = given.get(tag, _NOT_SET) if isinstance(value, dict) else getattr(value, tag, _NOT_SET)
         if of is _NOT_SET:
-            raise Wrong([(step(tag), f"required tag is missing, expected {what}")])
-        found = _look_up(hooks, json_of(of), None)
+            raise Wrong([(step(tag), f'required tag "{tag}" is missing, expected {what}')])
+        found = look_up(hooks, json_of(of), None)
         if found is None:
-            raise Wrong(expected(f"the tag to be {what}", of).under(step(tag)))
+            raise Wrong(expected(f'the tag "{tag}" to be {what}', of).under(step(tag)))
         return found(value)
 
     return hook
@@ -420,7 +388,7 @@ def hook_out(resolved: Any) -> Hook:
 
 _FACTORIES: Final[tuple[tuple[Callable[[Any], bool], Callable[[Any], Hook], Callable[[Any], Hook]], ...]] = (
     (lambda resolved: resolved is Any, lambda _: _any, lambda _: _any),
-    (_of(Literal), _literal_in, _literal_out),
+    (_of(Literal), literal_in, literal_out),
     (
         _of(*ARRAYS),
         lambda of: _array(of, hook_in, (list,), ARRAYS[get_origin(of)][0]),

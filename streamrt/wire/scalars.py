@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from math import inf, isfinite
@@ -22,7 +22,7 @@ from uuid import UUID
 
 import msgspec
 
-from streamrt.wire.types import ARRAYS, MAX_INTEGER, MIN_INTEGER, literals
+from streamrt.wire.graph import ARRAYS, MAX_INTEGER, MIN_INTEGER, json_of, literals
 
 Hook: TypeAlias = Callable[[Any], Any]
 """Those that read take a second argument, the type, because cattrs gives it; each knows its type without it."""
@@ -33,7 +33,7 @@ MAX_ECHO = 40
 Faults: TypeAlias = list[tuple[str, str]]
 
 
-class Wrong(Exception):  # noqa: N818 - it never leaves the codec
+class Wrong(Exception):
     """The faults of one value: for each the path under it, and the message."""
 
     def __init__(self, faults: Faults) -> None:
@@ -78,6 +78,8 @@ def came(value: Any) -> str:
 
 def a_or_an(noun: str) -> str:
     """Put the article before a noun."""
+    if noun == "bytes":
+        return noun
     return f"{'an' if noun[0] in 'aeiouAEIOU' else 'a'} {noun}"
 
 
@@ -229,3 +231,44 @@ WRITE: Final[dict[Any, Hook]] = {
     UUID: _written(UUID, str),
     Decimal: _written(Decimal, Decimal.__str__, Decimal.is_finite, " that is finite"),
 }
+
+
+# --- Literal and Enum ---
+
+
+def literal_in(resolved: Any) -> Hook:
+    """Make the hook that reads a ``Literal``, or an Enum by its values."""
+    table = literals(resolved)
+    what = expectation(resolved)
+
+    def hook(value: Any, _: Any = None) -> Any:
+        found = look_up(table, value, hook)
+        if found is hook:
+            raise expected(what, value)
+        return found
+
+    return hook
+
+
+def literal_out(resolved: Any) -> Hook:
+    """Make the hook that writes a ``Literal``, or an Enum by its values."""
+    table = {(value.__class__, value): json_of(value) for value in get_args(resolved)}
+    classes = {cls for cls, _ in table}
+    what = expectation(resolved)
+
+    def hook(value: Any) -> Any:
+        plain = str.__str__(value) if isinstance(value, str) and value.__class__ not in classes else value
+        if plain.__class__ in classes and (plain.__class__, plain) in table:
+            return table[plain.__class__, plain]
+        raise expected(what, value)
+
+    return hook
+
+
+def look_up(table: Mapping[tuple[type, Any], Any], value: Any, default: Any) -> Any:
+    """Find a value by its class and itself."""
+    # The class comes first: 1 == True == 1.0, and arrays and objects cannot be hashed.
+    return table.get((value.__class__, value), default) if value.__class__ in _LITERAL_CLASSES else default
+
+
+_LITERAL_CLASSES = frozenset({str, int, bool, NoneType})

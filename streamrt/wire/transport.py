@@ -16,7 +16,7 @@ trio-websocket and for memory. The rules that every transport keeps:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, TypeAlias, final
 
 import trio
@@ -61,7 +61,7 @@ class Frame:
 
 
 @final
-class Disconnected(Exception):  # noqa: N818 - an ending, of which most are no error
+class Disconnected(Exception):
     """The other end has closed, or is gone.
 
     Args:
@@ -89,6 +89,13 @@ class Transport(ABC):
 
         Raises:
             Disconnected: The peer closed or vanished, and everything it sent was received.
+        """
+
+    def watch(self, lost: Callable[[Disconnected], None]) -> None:
+        """Call `lost` when the carrier learns that the peer is gone, even while nobody receives.
+
+        Without it, a stream whose receive channel is full would learn nothing until somebody reads. By
+        default a carrier learns nothing but by receiving and sending.
         """
 
     def send_nowait(self, frame: Frame) -> bool:
@@ -132,18 +139,21 @@ _PIPE_BYTES = 64 * 1024
 class _Pipe:
     """One direction of a memory pair: what is under way, and how it ended."""
 
-    __slots__ = ("closed", "messages", "stalled")
+    __slots__ = ("closed", "lost", "messages", "stalled")
 
     def __init__(self) -> None:
         self.messages: Backlog[Payload] = Backlog(_PIPE_MESSAGES, _PIPE_BYTES, payload_size)
         self.closed: Disconnected | None = None
         self.stalled: trio.Event | None = None
+        self.lost: Callable[[Disconnected], None] | None = None
 
     def close(self, code: int, reason: str) -> None:
         if self.closed is None:
             self.closed = Disconnected(code, reason)
             self.messages.close()
             self.resume()
+            if self.lost is not None:
+                self.lost(self.closed)
 
     def resume(self) -> None:
         if self.stalled is not None:
@@ -171,7 +181,18 @@ class MemoryTransport(Transport):
                 self._outgoing.close(self._incoming.closed.code, "")  # the answer to a Close
                 raise Disconnected(self._incoming.closed.code, self._incoming.closed.reason)
             await messages.filled()
-        return messages.take_all()
+        return messages.take_batch()
+
+    def watch(self, lost: Callable[[Disconnected], None]) -> None:
+        """Call `lost` when the carrier learns that the peer is gone, even while nobody receives.
+
+        Without it, a stream whose receive channel is full would learn nothing until somebody reads. By
+        default a carrier learns nothing but by receiving and sending.
+        """
+
+    def watch(self, lost: Callable[[Disconnected], None]) -> None:
+        """Call `lost` when the other end closes; see `Transport.watch`."""
+        self._incoming.lost = lost
 
     def send_nowait(self, frame: Frame) -> bool:
         """Send one message if it fits; see `Transport.send_nowait`."""
@@ -205,7 +226,7 @@ class MemoryTransport(Transport):
     async def wait_closed(self) -> None:
         """Read on until the other end has closed too; see `Transport.wait_closed`."""
         while self._incoming.closed is None:
-            self._incoming.messages.take_all()
+            self._incoming.messages.take_batch()
             await self._incoming.messages.filled()
 
     def abort(self, code: int = CloseCode.ABNORMAL, reason: str = "") -> None:

@@ -33,6 +33,7 @@ from streamrt.wire.codec import Codec, EncodeError, codec
 
 T = TypeVar("T")
 U = TypeVar("U")
+Name = NewType("Name", str)
 UUID_TEXT = "12345678-1234-5678-1234-567812345678"
 
 
@@ -134,6 +135,9 @@ class IntBox(Box[int]):
     label: str
 
 
+Odd = TypedDict("Odd", {"a-b": int, "class": int})
+
+
 @dataclasses.dataclass
 class Point:
     x: float
@@ -150,12 +154,16 @@ class Simple:
     words: list[str] = dataclasses.field(default_factory=list)
 
 
+def stripped(text: str) -> str:
+    return text.strip()
+
+
 @attrs.define(kw_only=True)
 class Guarded:
     _secret: str = "s"
     age: int = attrs.field(default=1, validator=attrs.validators.instance_of(int))
     size: str = attrs.field(default="m", validator=attrs.validators.in_(["s", "m"]))
-    other: str = attrs.field(default="o", alias="another", converter=str.strip)
+    other: str = attrs.field(default="o", alias="another", converter=stripped)
     counter: int = attrs.field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -208,16 +216,16 @@ def test_there_is_one_codec_for_a_type_and_it_knows_the_type_as_declared() -> No
         (UUID, UUID(UUID_TEXT), f'"{UUID_TEXT}"'),
         (date, date(2024, 2, 29), '"2024-02-29"'),
         (datetime, datetime(2024, 2, 29, 12, tzinfo=UTC), '"2024-02-29T12:00:00+00:00"'),
-        (datetime, datetime(2024, 2, 29, 12, 0, 0, 5), '"2024-02-29T12:00:00.000005"'),
+        (datetime, datetime.fromisoformat("2024-02-29T12:00:00.000005"), '"2024-02-29T12:00:00.000005"'),
         (datetime, datetime(2024, 2, 29, tzinfo=timezone(timedelta(hours=-3.5))), '"2024-02-29T00:00:00-03:30"'),
         (Color, Color.RED, '"red"'),
         (Level, Level.LOW, "1"),
         (Loose, Loose.ONE, '"one"'),
-        (Literal["a", 1, True, None], True, "true"),
+        (Literal["a", 1, True, None], True, "true"),  # noqa: PYI061 - None is a value like others here
         (Literal["hi"], Word.HI, '"hi"'),
         (Literal[Color.RED], Color.RED, '"red"'),
         (list[int], [1, 2], "[1,2]"),
-        (typing.List[int], [], "[]"),
+        (typing.List[int], [], "[]"),  # noqa: UP006 - old code has it
         (tuple[int, ...], (1,), "[1]"),
         (tuple[int, str], (1, "a"), '[1,"a"]'),
         (tuple[()], (), "[]"),
@@ -243,12 +251,13 @@ def test_there_is_one_codec_for_a_type_and_it_knows_the_type_as_declared() -> No
         (tuple[int] | datetime | None, (1,), "[1]"),
         (Color | int, Color.BLUE, '"blue"'),
         (dict[str, int] | None, {"a": 1}, '{"a":1}'),
-        (NewType("Name", str), "a", '"a"'),
+        (Name, "a", '"a"'),
+        (str | Name, "a", '"a"'),
         (Annotated[list[Annotated[int, "metadata"]], msgspec.Meta(min_length=2)], [1], "[1]"),
         (Page[Item], Page([Item("a")], Item("b"), [Item("c")]), None),
         (Both[str], Both(rows=[1], next=2, more=[3], own="own"), None),
         (Plain, Plain(rows=[1], own="own"), None),
-        (Node, Node(1, Node(2), [Node(3)]), None),
+        (Node, Node(1, Node(2), typing.cast("Any", [Node(3)])), None),
         (Event, Say("a"), '{"text":"a","kind":"say"}'),
         (Event, Join("a", "enter"), '{"room":"a","kind":"enter"}'),
         (Event, {"kind": "left"}, '{"kind":"left"}'),
@@ -259,11 +268,11 @@ def test_there_is_one_codec_for_a_type_and_it_knows_the_type_as_declared() -> No
         (Late, {"needed": 1}, '{"needed":1}'),
         (Box[str], {"content": "a"}, '{"content":"a"}'),
         (IntBox, {"content": 1, "label": "a"}, None),
-        (TypedDict("Odd", {"a-b": int, "class": int}), {"a-b": 1, "class": 2}, '{"a-b":1,"class":2}'),
+        (Odd, {"a-b": 1, "class": 2}, '{"a-b":1,"class":2}'),
         (Point, Point(1.0, 2.0), '{"x":1.0,"y":2.0}'),
         (Simple, Simple(["a"]), '{"words":["a"]}'),
         (Guarded, Guarded(secret="x"), '{"_secret":"x","age":1,"size":"m","other":"o"}'),
-        (TypeAliasType("Pair", tuple[T, T], type_params=(T,))[int], (1, 2), "[1,2]"),
+        (TypeAliasType("Pair", tuple[T, T], type_params=(typing.cast("Any", T),))[int], (1, 2), "[1,2]"),
         (TypeAliasType("Name", str), "a", '"a"'),
     ],
     ids=str,
@@ -336,9 +345,9 @@ def test_nothing_is_guessed_on_the_way_in(message_type: Any, text: str, fault: s
         (float, -float("inf"), "expected a finite number, got -Infinity"),
         (float, 2**53 + 1, "expected a number that a float can hold exactly, got 9007199254740993"),
         (float, 10**400, "expected a number that a float can hold exactly, got an integer of 1329 bits"),
-        (bytes, "a", 'expected a bytes, got "a"'),
+        (bytes, "a", 'expected bytes, got "a"'),
         (Decimal, Decimal("NaN"), "expected a Decimal that is finite, got a Decimal"),
-        (date, datetime(2024, 1, 1), "expected a date, got a datetime"),
+        (date, datetime(2024, 1, 1, tzinfo=UTC), "expected a date, got a datetime"),
         (
             datetime,
             datetime(2024, 1, 1, tzinfo=timezone(timedelta(seconds=30))),
@@ -379,7 +388,7 @@ def test_everything_that_is_wrong_is_said_at_once_each_with_its_path() -> None:
 
 
 def test_an_encode_error_names_the_type_and_everything_that_is_wrong() -> None:
-    broken: Any = Order([Item("a", None), 5], {1: "x"})  # type: ignore[arg-type,list-item,dict-item] - that is the test
+    broken: Any = Order([Item("a", None), 5], {1: "x"})  # type: ignore[arg-type,list-item,dict-item]  # that is the test
     with pytest.raises(EncodeError, match=r"^not a valid Order: ") as caught:
         codec(Order).encode(broken)
     assert [str(fault) for fault in caught.value.faults] == [
@@ -497,14 +506,14 @@ def test_a_typeddict_has_exactly_its_keys_when_it_is_written() -> None:
 
 def test_an_unknown_or_missing_tag_names_the_tag_and_what_is_allowed() -> None:
     tags = 'one of "say", "join", "enter", "left"'
-    assert refusal(Event, '{"kind":"leave"}') == [f'$.kind: expected the tag to be {tags}, got "leave"']
-    assert refusal(Event, '{"kind":[]}') == [f"$.kind: expected the tag to be {tags}, got an array"]
-    assert refusal(Event, "{}") == [f"$.kind: required tag is missing, expected {tags}"]
+    assert refusal(Event, '{"kind":"leave"}') == [f'$.kind: expected the tag "kind" to be {tags}, got "leave"']
+    assert refusal(Event, '{"kind":[]}') == [f'$.kind: expected the tag "kind" to be {tags}, got an array']
+    assert refusal(Event, "{}") == [f'$.kind: required tag "kind" is missing, expected {tags}']
     assert refusal(Event, '{"kind":"say"}') == ["$.text: required field is missing"]
     mutated = Say("a")
-    mutated.kind = "shout"  # type: ignore[assignment] - that is the test
-    assert complaint(Event, mutated) == [f'$.kind: expected the tag to be {tags}, got "shout"']
-    assert complaint(Event, {"text": "a"}) == [f"$.kind: required tag is missing, expected {tags}"]
+    mutated.kind = "shout"  # type: ignore[assignment]  # that is the test
+    assert complaint(Event, mutated) == [f'$.kind: expected the tag "kind" to be {tags}, got "shout"']
+    assert complaint(Event, {"text": "a"}) == [f'$.kind: required tag "kind" is missing, expected {tags}']
 
 
 def test_keys_are_read_strictly() -> None:
@@ -541,8 +550,17 @@ class Wide:
 
 
 @attrs.define
-class Cached:
-    text: str
+class Tree:
+    branches: "dict[str, Tree]"
+
+
+class Tint(enum.Enum):
+    WARM = "warm"
+
+
+@attrs.define
+class Tinted:
+    tint: Tint
 
 
 @attrs.frozen(cache_hash=True)
@@ -592,20 +610,17 @@ class Hurt:
 
 
 @pytest.mark.parametrize(
-    "message_type", [Wide, Item, Order, Simple, Page[str], Node, Color, list[int | None], Literal["a"]]
+    "message_type", [Wide, Item, Order, Simple, Page[str], Tree, Tinted, list[int | None], Literal["a"]]
 )
 def test_a_type_that_msgspec_reads_as_we_do_is_read_by_msgspec(message_type: Any) -> None:
-    fast = codec(message_type)._decode_fast
-    assert fast is not None or message_type is Node or get_literal(message_type)
-
-
-def get_literal(message_type: Any) -> bool:
-    return message_type in (Color, Literal["a"])
+    assert codec(message_type)._decode_fast is not None
 
 
 @pytest.mark.parametrize(
     ("message_type", "text", "expected"),
     [
+        (Loose | None, '"one"', Loose.ONE),
+        (Node, '{"value":1}', Node(1)),
         (Hashed, '{"text":"a"}', Hashed("a")),
         (Undecorated, '{"name":"a"}', Undecorated("a")),
         (OwnInit, '{"text":"a"}', OwnInit("a")),
@@ -657,7 +672,7 @@ class When:
 
 @attrs.define
 class Untyped:
-    x = attrs.field()
+    x = attrs.field()  # type: ignore[var-annotated]  # that is the test
 
 
 @dataclasses.dataclass
@@ -687,6 +702,15 @@ class SameInJson(enum.Enum):
     UN = "1"
 
 
+@dataclasses.dataclass
+class Scalar(int):
+    x: int
+
+
+class Meters(float):
+    pass
+
+
 @attrs.define
 class Growing(Generic[T]):
     more: "Growing[list[T]] | None" = None
@@ -697,7 +721,9 @@ class Growing(Generic[T]):
     [
         (object, "object: object is not a type of JSON: say Any"),
         (list, "list: list has no type of items: say list[Any], or the type of the items"),
-        (typing.List, "List: List has no type of items: say"),
+        (typing.List, "list: list has no type of items: say list[Any]"),  # noqa: UP006 - old code has it
+        (tuple, "tuple: tuple has no type of items: say tuple[Any, ...], or the type of the items"),
+        (complex, "complex: complex cannot be sent as JSON"),
         (dict, "dict: dict has no types of keys and values: say dict[str, Any]"),
         (NotAMessage, "neither an attrs class nor a dataclass nor a TypedDict: decorate it with @attrs.frozen"),
         (Deep, r"Deep.holders[]{}.thing: NotAMessage is neither"),
@@ -706,7 +732,7 @@ class Growing(Generic[T]):
         (type, "type: type cannot be sent as JSON"),
         (list["Item"], "is a forward reference outside of a class: say the type itself"),
         (Page, "Page: Page is generic: say Page[Item]"),
-        (list[T], "list[T][]: ~T stands for no type here: say which"),
+        (list[T], "list[T][]: ~T stands for no type here: say which"),  # type: ignore[valid-type]  # that is the test
         (set[Any], "set[Any][]: Any cannot be in a set, as it is not hashable: say list"),
         (set[list[int]], "list[int] cannot be in a set"),
         (set[tuple[int, list[int]]], "list[int] cannot be in a set"),
@@ -727,6 +753,8 @@ class Growing(Generic[T]):
         (Empty, "Empty has no list of values to choose from"),
         (Perm, "Perm has no list of values to choose from"),
         (Fraction, "0.5 cannot be a value here"),
+        (Scalar, "Scalar is int as well: a message cannot be both"),
+        (Meters, "Meters is float of another name: say float, or a NewType of it"),
         (Untyped, "Untyped.x: the field has no type: annotate it"),
         (WithInitVar, "WithInitVar.x: an InitVar is not kept, so it cannot be sent"),
         (Growing[int], "the type has no end"),
@@ -741,7 +769,7 @@ def test_a_type_that_cannot_be_carried_is_refused_with_a_way_out(message_type: A
 
 
 def test_an_alias_that_refers_to_itself_is_refused() -> None:
-    loop = TypeAliasType("loop", list["loop"])  # type: ignore[misc,name-defined] - that is the test
+    loop = TypeAliasType("loop", list["loop"])  # type: ignore[misc]  # that is the test
     with pytest.raises(TypeError, match="forward reference"):
         codec(loop)
 
@@ -751,7 +779,7 @@ def test_an_alias_that_refers_to_itself_is_refused() -> None:
 
         @property
         def __value__(self) -> Any:
-            return list[self]  # type: ignore[valid-type,misc] - what `type Circle = list[Circle]` of Python 3.12 does
+            return list[self]  # type: ignore[valid-type]  # what `type Circle = list[Circle]` of Python 3.12 does
 
     with pytest.raises(TypeError, match="refers to itself: put a class into the circle"):
         codec(Circle())
@@ -760,7 +788,7 @@ def test_an_alias_that_refers_to_itself_is_refused() -> None:
 def test_a_class_that_is_local_to_a_function_must_move_to_module_level() -> None:
     @attrs.define
     class Local:
-        other: "Elsewhere"  # type: ignore[name-defined] # noqa: F821 - that is the test
+        other: "Elsewhere"  # type: ignore[name-defined]  # noqa: F821 - that is the test
 
     with pytest.raises(TypeError, match=r"Local: .*'Elsewhere', which is not found in .*must be at module level"):
         codec(Local)

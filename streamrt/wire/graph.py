@@ -78,7 +78,7 @@ MAPPINGS: Final[dict[Any, Any]] = {dict: dict, abc.MutableMapping: abc.MutableMa
 """What is taken for an object when it is written; all are read into a dict."""
 
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**64 - 1
-"""The integers that msgspec writes, and that int64 or uint64 of another language can hold."""
+"""The integers that an int64 or uint64 of another language can hold. Python and msgspec know no limit."""
 
 
 @final
@@ -114,10 +114,8 @@ def literals(resolved: Any) -> dict[tuple[type, Any], Any]:
 
 
 def kinds(resolved: Any) -> set[Kind]:
-    """Return the kinds of JSON values that a resolved type can be."""
+    """Return the kinds of JSON values that a resolved type, other than a union, can be."""
     origin = get_origin(resolved)
-    if origin is Union:
-        return set[Kind]().union(*map(kinds, get_args(resolved)))
     if origin is Literal:
         return {SCALARS[cls] for cls, _ in literals(resolved)}
     if origin in ARRAYS:
@@ -208,6 +206,7 @@ class Graph:
         if isinstance(declared, NewType):
             return self._resolve(declared.__supertype__, at, bound)
         named: Any = origin or declared
+        bare = not hasattr(declared, "__args__")  # tuple[()] has arguments: none
         if hasattr(named, "__type_params__") and hasattr(named, "__value__"):  # a `type` statement of Python 3.12
             return self._alias(named, args, at, bound)
         if declared is None:
@@ -223,12 +222,14 @@ class Graph:
             if issubclass(declared, Flag) or not len(declared):
                 raise TypeError(f"{at}: {declared.__name__} has no list of values to choose from: say int or str")
             return self._literal(tuple(declared), at)
-        if origin in ARRAYS and hasattr(declared, "__args__"):
+        if origin in ARRAYS and not bare:
             return self._array(origin, args, at, bound)
         if origin in MAPPINGS and args:
             self.blocks.add(origin)
             return origin[self._key(args[0], at, bound), self._resolve(args[1], at + "{}", bound)]
-        if isinstance(named, type) and (attrs.has(named) or dataclasses.is_dataclass(named) or is_typeddict(named)):
+        if attrs.has(named) or dataclasses.is_dataclass(named) or is_typeddict(named):
+            if scalar := _scalar_base(named):
+                raise TypeError(f"{at}: {name_of(named)} is {scalar.__name__} as well: a message cannot be both")
             return self._object(named, args, at, bound)
         raise TypeError(f"{at}: {_refusal(declared)}")
 
@@ -396,6 +397,10 @@ def _unhashable(resolved: Any) -> Any:
     )
 
 
+def _scalar_base(cls: Any) -> Any:
+    return next((base for base in getattr(cls, "__mro__", ()) if base in SCALARS), None)
+
+
 def _refusal(declared: Any) -> str:
     name = name_of(declared)
     origin = get_origin(declared) or declared
@@ -404,9 +409,12 @@ def _refusal(declared: Any) -> str:
     if isinstance(declared, str | ForwardRef):
         return f"{declared!r} is a forward reference outside of a class: say the type itself"
     if origin in ARRAYS:
-        return f"{name} has no type of items: say {name}[Any], or the type of the items"
+        items = "Any, ..." if origin is tuple else "Any"
+        return f"{name} has no type of items: say {name}[{items}], or the type of the items"
     if origin in MAPPINGS:
         return f"{name} has no types of keys and values: say {name}[str, Any], or the type of the values"
-    if isinstance(declared, type) and declared is not type and declared.__module__ != "collections.abc":
+    if scalar := _scalar_base(declared):
+        return f"{name} is {scalar.__name__} of another name: say {scalar.__name__}, or a NewType of it"
+    if isinstance(declared, type) and declared.__module__ not in ("builtins", "collections.abc"):
         return f"{name} is neither an attrs class nor a dataclass nor a TypedDict: decorate it with @attrs.frozen"
     return f"{name} cannot be sent as JSON"

@@ -1,0 +1,4 @@
+"""A chat for everyone, and rooms for those who are named in them."""
+
+from .auth import authenticate as authenticate
+from .endpoints import service as service

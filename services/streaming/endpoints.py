@@ -1,0 +1,56 @@
+"""The three kinds of endpoint, each as small as it can be."""
+
+import logging
+
+import trio
+
+from streamrt import APIError, Service, StreamIn, StreamInOut, StreamOut
+
+from .types import Answer, Choose, Chunk, LogRow, Prompt, Tail, Upload, Uploaded
+
+MAX_UPLOAD = 1_000_000
+"""Characters that one upload may have: the chunks are kept in memory until the last one is there."""
+
+ROW_SECONDS = 0.5
+STEP_SECONDS = 0.05
+
+logger = logging.getLogger(__name__)
+service = Service("streaming")
+
+
+@service.stream_in("/upload", expose=True)
+async def upload(handshake: Upload, stream: StreamIn[Chunk]) -> Uploaded:
+    """Collect chunks until one of them is the last, and answer once."""
+    chunks: list[str] = []
+    size = 0
+    async for chunk in stream:
+        size += len(chunk.data)
+        if size > MAX_UPLOAD:
+            raise APIError.resource_exhausted(f"an upload may have {MAX_UPLOAD} characters")
+        chunks.append(chunk.data)
+        if chunk.done:
+            logger.info("%s has uploaded %d chunks, %d characters", handshake.user, len(chunks), size)
+            return Uploaded(success=True)
+    # The client left in the middle. Nobody is there to read a response, so none is sent.
+    logger.info("%s has left an upload after %d chunks", handshake.user, len(chunks))
+    return Uploaded(success=False)
+
+
+@service.stream_out("/logs", expose=True)
+async def logs(handshake: Tail, stream: StreamOut[LogRow]) -> None:
+    """Send a row every half second; returning is what ends the stream."""
+    begin = trio.current_time()
+    for row in range(handshake.rows):
+        await trio.sleep_until(begin + row * ROW_SECONDS)  # not sleep(): the time that `send` takes does not add up
+        await stream.send(LogRow(f"Log row {row + 1}"))
+
+
+@service.stream_in_out("/ai-chat", expose=True)
+async def ai_chat(handshake: Choose, stream: StreamInOut[Prompt, Answer]) -> None:
+    """Answer each prompt, one after another, by its letters in reverse order."""
+    async for prompt in stream:
+        answer = f"{handshake.model} read that backwards: {prompt.prompt[::-1]}"
+        for length in range(1, len(answer)):
+            await stream.send(Answer(answer[:length], done=False))
+            await trio.sleep(STEP_SECONDS)
+        await stream.send(Answer(answer, done=True))

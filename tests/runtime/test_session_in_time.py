@@ -1,0 +1,425 @@
+"""The rows of the lifecycle table that are about time, in virtual time: exact numbers, and no waiting."""
+
+from collections.abc import Sequence
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from streamrt import APIError, App, Ended, Limits, Service, StreamIn, StreamInOut, StreamOut, testing
+from streamrt.runtime.connection import Connection
+from streamrt.wire.transport import MemoryTransport, memory_transports
+
+
+@attrs.frozen
+class Number:
+    value: int
+
+
+async def test_a_peer_that_does_not_answer_the_close_is_waited_for_close_timeout_and_no_longer(autojump_clock) -> None:
+    service = Service("test")
+
+    @service.stream_out("/end")
+    async def end(stream: StreamOut[Number]) -> None:
+        pass
+
+    app = App(service, limits=Limits(close_timeout=3))
+    async with testing.connect(app, "/end") as peer:
+        await trio.sleep(2.9)
+        assert app.host.streams == 1
+        await trio.sleep(0.2)
+        assert app.host.streams == 0
+        assert await peer.closed() == Ended("peer", 1000)
+
+
+async def test_input_that_nobody_reads_is_drained_while_closing(autojump_clock) -> None:
+    service = Service("test")
+
+    @service.stream_in("/hasty")
+    async def hasty(stream: StreamIn[Number]) -> Number:
+        return Number(1)
+
+    async with testing.connect(App(service), "/hasty") as peer, trio.open_nursery() as nursery:
+
+        async def flood() -> None:
+            with pytest.raises(trio.BrokenResourceError):
+                while True:
+                    await peer.send('{"value": 1}')
+
+        nursery.start_soon(flood)
+        assert await peer.receive() == '{"value":1}'
+        assert await peer.closed() == Ended("peer", 1000)
+    assert trio.current_time() == 0
+
+
+@pytest.mark.parametrize(("grace", "seconds"), [(None, 5), (2, 2), (0, 0)])
+async def test_a_handler_has_its_grace_after_the_peer_left(autojump_clock, grace: float | None, seconds: float) -> None:
+    times: list[float] = []
+    service = Service("test")
+
+    @service.stream_in_out("/linger", disconnect_grace=grace)
+    async def linger(stream: StreamInOut[Number, Number]) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            times.append(trio.current_time())
+
+    async with testing.connect(App(service), "/linger") as peer:
+        await trio.sleep(1)
+        await peer.close()
+        await peer.closed()
+    assert times == [1 + seconds]
+
+
+async def test_what_had_arrived_can_be_read_during_the_grace(autojump_clock) -> None:
+    seen: list[int] = []
+    service = Service("test")
+
+    @service.stream_in("/slow")
+    async def slow(stream: StreamIn[Number]) -> None:
+        async for number in stream:
+            seen.append(number.value)
+            await trio.sleep(1)
+
+    async with testing.connect(App(service), "/slow") as peer:
+        for value in range(10):
+            await peer.send(f'{{"value": {value}}}')
+        await peer.close()
+    assert seen == [0, 1, 2, 3, 4]  # at 0 s the peer left, and at 5 s the handler was cancelled
+
+
+async def test_a_stalled_peer_is_given_send_timeout_and_then_aborted(autojump_clock) -> None:
+    seen: list[object] = []
+    service = Service("test")
+
+    @service.stream_in_out("/flood", send_messages=10, send_timeout=7)
+    async def flood(stream: StreamInOut[Number, Number]) -> None:
+        sent = 0
+        try:
+            while True:
+                await stream.send(Number(sent))
+                sent += 1
+        except APIError.ResourceExhausted as error:
+            seen.extend((sent, trio.current_time(), error.message, stream.ended))
+            with pytest.raises(trio.BrokenResourceError):
+                await stream.send(Number(0))
+            raise
+
+    async with testing.connect(App(service), "/flood", stalled=True) as peer:
+        reason = "resource_exhausted: the peer has not read for 7 s"
+        assert await peer.closed() == Ended("peer", 4429, reason)
+    # Ten in the writer's hand, which moves nothing, and ten in the channel.
+    assert seen == [20, 7, "the peer has not read for 7 s", Ended("runtime", 4429, reason)]
+
+
+async def test_a_stalled_stream_out_is_cancelled_with_its_send_timeout(autojump_clock) -> None:
+    service = Service("test")
+    times: list[float] = []
+
+    @service.stream_out("/flood", send_messages=10)
+    async def flood(stream: StreamOut[Number]) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                while True:
+                    try:
+                        await stream.send(Number(1))
+                    except APIError.ResourceExhausted:
+                        await trio.sleep_forever()
+        finally:
+            times.append(trio.current_time())
+
+    async with testing.connect(App(service), "/flood", stalled=True) as peer:
+        assert (await peer.closed()).code == 4429
+    assert times == [10]
+
+
+async def test_a_last_flush_to_a_stalled_peer_is_bounded_too(autojump_clock) -> None:
+    service = Service("test")
+
+    @service.stream_out("/end", send_timeout=4)
+    async def end(stream: StreamOut[Number]) -> None:
+        await stream.send(Number(1))
+
+    app = App(service)
+    async with testing.connect(app, "/end", stalled=True) as peer:
+        assert await peer.closed() == Ended("peer", 4429, "resource_exhausted: the peer has not read for 4 s")
+        assert trio.current_time() == 4
+
+
+async def test_a_slow_peer_is_not_a_stalled_one(autojump_clock) -> None:
+    service = Service("test")
+
+    @service.stream_out("/count", send_messages=4, send_timeout=70)
+    async def count(stream: StreamOut[int]) -> None:
+        for value in range(200):
+            await stream.send(value)
+
+    seen: list[str | bytes] = []
+    async with testing.connect(App(service), "/count") as peer:
+        with pytest.raises(trio.EndOfChannel):
+            while True:
+                await trio.sleep(1)  # so it reads from the transport, which holds 64, once in 64 s
+                seen.append(await peer.receive())
+    assert seen == [str(value) for value in range(200)]
+
+
+async def test_a_send_that_waits_can_be_cancelled_and_nothing_of_it_goes_out(autojump_clock) -> None:
+    service = Service("test")
+
+    @service.stream_out("/flood", send_messages=1, send_timeout=100)
+    async def flood(stream: StreamOut[int]) -> None:
+        sent = 0
+        with trio.move_on_after(3):
+            while True:
+                await stream.send(sent)
+                sent += 1
+        assert trio.current_time() == 3
+        await stream.send(-sent)
+
+    received: list[str | bytes] = []
+    async with testing.connect(App(service), "/flood", stalled=True) as peer:
+        await trio.sleep(4)
+        peer.resume()
+        with pytest.raises(trio.EndOfChannel):
+            while True:
+                received.append(await peer.receive())
+    assert received == ["0", "1", "-2"]
+
+
+async def test_a_cancelled_send_or_receive_has_moved_nothing(autojump_clock) -> None:
+    service = Service("test")
+
+    @service.stream_in_out("/talk")
+    async def talk(stream: StreamInOut[int, int]) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await stream.receive()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await stream.send(0)
+        await stream.send(await stream.receive())
+
+    async with testing.connect(App(service), "/talk") as peer:
+        await peer.send("1")
+        assert await peer.receive() == "1"
+
+
+async def test_a_scope_around_a_stream_with_a_stalled_peer_ends_within_close_timeout(autojump_clock) -> None:
+    service = Service("test")
+    cancelled_at: list[float] = []
+
+    @service.stream_out("/flood", send_messages=1, send_timeout=100, close_timeout=5)
+    async def flood(stream: StreamOut[int]) -> None:
+        try:
+            while True:
+                await stream.send(1)
+        finally:
+            cancelled_at.append(trio.current_time())
+
+    with trio.move_on_after(2):
+        async with testing.connect(App(service), "/flood", stalled=True):
+            await trio.sleep_forever()
+    assert cancelled_at == [2]
+    assert trio.current_time() == 2
+
+
+async def test_a_drain_spreads_the_closes_over_its_window(autojump_clock) -> None:
+    service = Service("test")
+    ended: list[tuple[int, float]] = []
+
+    @service.stream_out("/wait")
+    async def wait(stream: StreamOut[int]) -> None:
+        await trio.sleep_forever()
+
+    app = App(service)
+    async with trio.open_nursery() as nursery:
+
+        async def listen() -> None:
+            async with testing.connect(app, "/wait") as peer:
+                ended.append(((await peer.closed()).code, trio.current_time()))
+
+        async with app.client():
+            for _ in range(4):
+                nursery.start_soon(listen)
+            await trio.testing.wait_all_tasks_blocked()
+            await app.host.drain(8)
+            assert trio.current_time() == 8
+    assert ended == [(1012, 2), (1012, 4), (1012, 6), (1012, 8)]
+
+
+async def test_a_drain_is_over_when_the_last_stream_is(autojump_clock) -> None:
+    service = Service("test")
+
+    @service.stream_out("/wait")
+    async def wait(stream: StreamOut[int]) -> None:
+        await stream.draining.wait()
+        await trio.sleep(1)
+
+    app = App(service)
+    async with testing.connect(app, "/wait") as peer, trio.open_nursery() as nursery:
+        nursery.start_soon(peer.closed)
+        await trio.testing.wait_all_tasks_blocked()
+        await app.host.drain(100)
+        assert trio.current_time() == 1
+
+
+async def test_a_stream_that_is_being_admitted_when_the_drain_begins_is_ended_with_the_others(autojump_clock) -> None:
+    @attrs.frozen
+    class User:
+        name: str
+
+    service = Service("test")
+
+    @service.stream_out("/wait")
+    async def wait(stream: StreamOut[int]) -> None:
+        await trio.sleep_forever()
+
+    app = App(service, auth_handler=slow_auth)
+    async with trio.open_nursery() as nursery:
+
+        async def listen() -> None:
+            async with testing.connect(app, "/wait?token=x") as peer:
+                assert (await peer.closed()).code == 1012
+                assert trio.current_time() == 9
+
+        async def keep_it_draining() -> None:
+            async with testing.connect(app, "/wait") as peer:
+                await peer.closed()
+
+        nursery.start_soon(listen)
+        nursery.start_soon(keep_it_draining)
+        await trio.testing.wait_all_tasks_blocked()
+        await app.host.drain(9)
+
+
+@attrs.frozen
+class Token:
+    token: str
+
+
+async def slow_auth(credentials: Token) -> str:
+    await trio.sleep(5)
+    return credentials.token
+
+
+async def test_while_it_drains_an_app_refuses_new_streams(autojump_clock) -> None:
+    service = Service("test")
+
+    @service.stream_out("/wait")
+    async def wait(stream: StreamOut[int]) -> None:
+        await trio.sleep_forever()
+
+    app = App(service)
+    async with testing.connect(app, "/wait") as peer, trio.open_nursery() as nursery:
+        nursery.start_soon(peer.closed)
+        nursery.start_soon(app.host.drain, 5)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(APIError.Unavailable, match="shutting down") as caught:
+            async with testing.connect(app, "/wait"):
+                pass
+        assert caught.value.retry_after == 1
+    async with testing.connect(app, "/wait"):  # the app can run again
+        pass
+
+
+async def test_input_that_the_handler_does_not_read_is_bounded(autojump_clock) -> None:
+    service = Service("test")
+
+    @service.stream_in("/idle", receive_messages=10)
+    async def idle(stream: StreamIn[int]) -> None:
+        await trio.sleep_forever()
+
+    async with testing.connect(App(service), "/idle") as peer:
+        sent = 0
+        with trio.move_on_after(1):
+            while True:
+                await peer.send("1")
+                sent += 1
+    assert 10 + 64 <= sent <= 10 + 2 * 64  # the channel, one batch in the reader's hand, and what is under way
+
+
+async def test_input_is_bounded_in_bytes_too(autojump_clock) -> None:
+    service = Service("test")
+
+    @service.stream_in("/idle", receive_bytes=10_000)
+    async def idle(stream: StreamIn[str]) -> None:
+        await trio.sleep_forever()
+
+    async with testing.connect(App(service), "/idle") as peer:
+        sent = 0
+        with trio.move_on_after(1):
+            while True:
+                await peer.send('"' + "x" * 4998 + '"')
+                sent += 5000
+    assert 10_000 <= sent <= 10_000 + 2 * 64 * 1024
+
+
+async def test_output_is_bounded_in_bytes_too(autojump_clock) -> None:
+    service = Service("test")
+    sent = 0
+
+    @service.stream_out("/flood", send_bytes=10_000, send_timeout=1)
+    async def flood(stream: StreamOut[str]) -> None:
+        nonlocal sent
+        while True:
+            await stream.send("x" * 4998)
+            sent += 5000
+
+    async with testing.connect(App(service), "/flood", stalled=True) as peer:
+        await peer.closed()
+    assert sent == 20_000  # as much in the writer's hand as in the channel
+
+
+async def test_a_flooding_handler_lets_others_run(autojump_clock) -> None:
+    turns = 0
+    service = Service("test")
+
+    @service.stream_in_out("/flood")
+    async def flood(stream: StreamInOut[int, int]) -> None:
+        for value in range(10_000):
+            await stream.send(value)
+
+    async with testing.connect(App(service), "/flood") as peer, trio.open_nursery() as nursery:
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await trio.lowlevel.checkpoint()
+
+        nursery.start_soon(other)
+        assert (await peer.closed()).code == 1000
+        nursery.cancel_scope.cancel()
+    assert turns >= 10_000 / 64
+
+
+async def test_a_handler_that_reads_a_full_channel_lets_others_run(autojump_clock) -> None:
+    turns = 0
+    service = Service("test")
+
+    @service.stream_in("/read", receive_messages=100_000)
+    async def read(stream: StreamIn[int]) -> None:
+        await trio.sleep(1)
+        before = turns
+        async for _ in stream:
+            pass
+        assert turns - before >= 6400 / 64
+
+    async with testing.connect(App(service), "/read") as peer, trio.open_nursery() as nursery:
+        for value in range(6400):
+            await peer.send(str(value))
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await trio.lowlevel.checkpoint()
+                await trio.sleep(0.1 if turns < 5 else 0)
+
+        nursery.start_soon(other)
+        await peer.close()
+        assert (await peer.closed()).code == 1000
+        nursery.cancel_scope.cancel()
