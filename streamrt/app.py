@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, TypeAlias, TypeVar, final
-
-import trio
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias, final
 
 from streamrt.api.endpoint import Endpoint
 from streamrt.api.handshake import HandshakeSpec

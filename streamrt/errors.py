@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, TypeAlias, final
+from typing import Any, ClassVar, Literal, TypeAlias, cast, final
 
 from attrs import field, frozen
 
@@ -441,9 +441,15 @@ def error_from_response(status: int, body: object, retry_after: float | None = N
         body: The decoded JSON body, or anything else when it was not ours.
         retry_after: Seconds, from the ``Retry-After`` header.
     """
-    if isinstance(body, dict) and body.get("code") in CLASSES and isinstance(body.get("message"), str):
-        cls = CLASSES[body["code"]]
-        details = body.get("details")
-        return cls(body["message"], details=details if isinstance(details, dict) else None, retry_after=retry_after)
+    match body:
+        case {"code": str(code), "message": str(message)} if code in CLASSES:
+            details = cast("dict[str, Any]", body).get("details")
+            return CLASSES[code](
+                message,
+                details=cast("Details", details) if isinstance(details, dict) else None,
+                retry_after=retry_after,
+            )
+        case _:
+            pass
     cls = _BY_STATUS.get(status, Unknown)
     return cls(f"the server refused the connection with HTTP {status}", retry_after=retry_after)

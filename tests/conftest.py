@@ -12,6 +12,7 @@ from hypercorn.config import Config
 
 import streamrt
 from streamrt import App, Client, testing
+from streamrt.runtime.scopes import lone_error
 from tests.peers import Peer, connect_socket
 
 hypothesis.settings.register_profile("tests", deadline=None)  # no test asserts a time
@@ -83,7 +84,7 @@ async def served(app: App, **options: Any) -> AsyncGenerator[str]:
     """Serve an app on loopback; within ten seconds, whatever happens."""
     config = Config()
     config.errorlog = None
-    with trio.fail_after(10):
+    with trio.fail_after(10), lone_error():
         async with trio.open_nursery() as nursery:
 
             async def serve(task_status: trio.TaskStatus[list[str]]) -> None:

@@ -33,7 +33,9 @@ async def authenticate(credentials: Credentials) -> User:
     Raises:
         APIError: There is no usable token.
     """
-    scheme, _, name = (credentials.authorization or f"Bearer {credentials.token}").partition(" ")
-    if scheme.lower() != "bearer" or not name.isalnum():
+    scheme, _, token = (credentials.authorization or "").partition(" ")
+    if scheme.lower() != "bearer":
+        token = credentials.token or ""
+    if not token.isalnum():
         raise APIError.unauthenticated("a token is needed: letters and digits, as in `Bearer ada`")
-    return User(name)
+    return User(token)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, TypedDict, final
+from typing import Any, Literal, TypedDict, TypeGuard, final
 
 import attrs
 from attrs import field, frozen
 from attrs.validators import optional
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _count(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -17,12 +21,12 @@ def _count(_instance: object, attribute: attrs.Attribute[Any], value: object) ->
 
 
 def _seconds(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if type(value) not in {int, float} or not value > 0:
+    if not _is_number(value) or not value > 0:
         raise ValueError(f"{attribute.name} must be seconds, more than 0, not {value!r}")
 
 
 def _grace(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if type(value) not in {int, float} or not value >= 0:
+    if not _is_number(value) or not value >= 0:
         raise ValueError(f"{attribute.name} must be seconds, 0 or more, not {value!r}")
 
 
@@ -35,7 +39,7 @@ def _origins(value: Literal["same-host"] | Sequence[str]) -> Literal["same-host"
         if origin != "*" and not _is_origin(origin):
             raise ValueError(f"allowed_origins holds {origin!r}: an origin is like 'https://example.org', or '*'")
     if isinstance(value, str):
-        raise ValueError(f"allowed_origins is a list, such as [{value!r}], not {value!r}")
+        raise TypeError(f"allowed_origins is a list, such as [{value!r}], not {value!r}")
     return tuple(origins)
 
 

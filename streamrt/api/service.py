@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Protocol, TypeVar, Unpack, final, overload
+from typing import Any, Protocol, TypeVar, Unpack, cast, final, overload
 
 from .endpoint import (
     Endpoint,
@@ -127,9 +127,11 @@ class Service:
     def _declare(
         self, endpoint_type: type[Endpoint], path: str | None, options: EndpointOptions
     ) -> Callable[[Callable[..., Any]], Any]:
-        if callable(path):
+        if callable(decorated := cast("object", path)):
             name = endpoint_type.decorator
-            raise TypeError(f"{where(path)}: write @{name}() or @{name}(path), not @{name} without its parentheses")
+            raise TypeError(
+                f"{where(decorated)}: write @{name}() or @{name}(path), not @{name} without its parentheses"
+            )
 
         def declare(handler: Callable[..., Any]) -> Endpoint:
             endpoint = create_endpoint(endpoint_type, self.name, path, options, handler)

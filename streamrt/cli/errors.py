@@ -1,5 +1,26 @@
-"""The one exception of the command line."""
+"""What the command line says when something goes wrong: one line."""
+
+from __future__ import annotations
+
+import traceback
+from typing import cast
 
 
 class CommandError(Exception):
     """Something that the user can do something about; its text is the whole output."""
+
+
+def lone(error: BaseException) -> BaseException:
+    """Return the first error of a group, and any other as it is: one line has room for one."""
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return error
+
+
+def tell(error: BaseException) -> str:
+    """Return an error of the user's code in one line: ``NameError: name 'x' is not defined (app.py:3)``."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SyntaxError) or not frames:  # a SyntaxError tells its place
+        return text
+    return f"{text} ({frames[-1].filename}:{frames[-1].lineno})"

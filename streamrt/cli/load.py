@@ -8,7 +8,7 @@ from pathlib import Path
 
 from streamrt.app import App
 
-from .errors import CommandError
+from .errors import CommandError, tell
 
 
 def load_app(target: str) -> App:
@@ -18,10 +18,10 @@ def load_app(target: str) -> App:
         target: ``module:name``.
 
     Raises:
-        CommandError: There is no such module, no such name in it, or it is no app.
+        CommandError: There is no such module, no such name in it, it fails, or it is no app.
     """
-    module_name, colon, name = target.partition(":")
-    if not module_name or not colon or not name:
+    module_name, _, name = target.partition(":")
+    if not module_name or not name or module_name.startswith("."):
         raise CommandError(f"an app is named like services:app, not {target!r}")
     directory = str(Path.cwd())
     if directory not in sys.path:
@@ -33,7 +33,7 @@ def load_app(target: str) -> App:
             raise CommandError(f"there is no module {module_name!r} in {directory} or among the installed") from None
         raise CommandError(f"the module {module_name!r} needs {error.name!r}, which is not installed") from error
     except Exception as error:
-        raise CommandError(f"the module {module_name!r} fails with {type(error).__name__}: {error}") from error
+        raise CommandError(f"the module {module_name!r} fails with {tell(error)}") from error
     app = getattr(module, name, None)
     if not isinstance(app, App):
         apps = [key for key, value in vars(module).items() if isinstance(value, App)]

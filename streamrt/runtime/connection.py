@@ -299,9 +299,15 @@ class Connection(Port):
     async def _close(self) -> None:
         assert self.ended is not None
         deadline = trio.current_time() + self.limits.close_timeout
-        with trio.CancelScope(shield=True, deadline=deadline) as patience:
-            await self._transport.close(self.ended.code, self.ended.reason)
+        answered = False
+        try:
+            # A Close goes out even when everything around is cancelled; its answer is not waited for then.
+            with trio.CancelScope(shield=True, deadline=deadline):
+                await self._transport.close(self.ended.code, self.ended.reason)
             if self.ended.by != "scope":
-                await self._transport.wait_closed()
-        if patience.cancelled_caught:
-            self._transport.abort(CloseCode.ABNORMAL, "")
+                with trio.move_on_at(deadline):
+                    await self._transport.wait_closed()
+                    answered = True
+        finally:
+            if not answered:
+                self._transport.abort(CloseCode.ABNORMAL, "")

@@ -86,6 +86,7 @@ class Host:
             if not accepted:
                 if isinstance(error, APIError.Internal):
                     logger.exception("%s: refused because of an internal error", incoming.path)
+                    raise error.public() from error
                 raise
             logger.exception("%s: the middleware failed", incoming.path)
         except Exception as error:

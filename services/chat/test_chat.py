@@ -1,0 +1,241 @@
+"""What the endpoints of the chat service do, in memory and in virtual time."""
+# ruff: noqa: ARG001 - a test asks for virtual time by naming the clock
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from services import app
+from streamrt import APIError, Client, Ended, StreamInOut, testing
+
+from .auth import Credentials, User, authenticate
+from .endpoints import MAX_MESSAGE, chat, everyone, private_chat, rooms
+from .types import Join, Room, Said, Say, Whisper, Whispered
+
+
+@asynccontextmanager
+async def joined(client: Client, identity: str) -> AsyncGenerator[StreamInOut[Said, Say]]:
+    """Open a tab on the chat, and wait until the handler knows of it."""
+    async with client.open(chat, Join(identity)) as tab:
+        await wait_all_tasks_blocked()
+        yield tab
+
+
+@asynccontextmanager
+async def entered(user: str, names: str) -> AsyncGenerator[StreamInOut[Whispered, Whisper]]:
+    """Open a user's tab on a private room, and wait until the handler knows of it."""
+    async with (
+        app.client(headers={"authorization": f"Bearer {user}"}) as client,
+        client.open(private_chat, Room(names)) as tab,
+    ):
+        await wait_all_tasks_blocked()
+        yield tab
+
+
+# The chat for everyone.
+
+
+async def test_everyone_but_the_sender_hears_a_message(autojump_clock: MockClock) -> None:
+    async with (
+        testing.no_tasks_left(),
+        app.client() as client,
+        joined(client, "1") as ada,
+        joined(client, "2") as bob,
+        joined(client, "3") as cy,
+    ):
+        await ada.send(Say("Ada", "hello"))
+        assert await bob.receive() == await cy.receive() == Said("1", "Ada", "hello")
+        await bob.send(Say("Bob", "hi"))
+        assert await ada.receive() == await cy.receive() == Said("2", "Bob", "hi")  # so not "hello", for ada
+    assert not everyone
+    assert trio.current_time() == 0
+
+
+async def test_two_tabs_with_one_id_hear_each_other_and_leave_by_themselves(autojump_clock: MockClock) -> None:
+    async with app.client() as client, joined(client, "1") as tab:
+        async with joined(client, "1") as other_tab:
+            await tab.send(Say("Ada", "from the first"))
+            assert await other_tab.receive() == Said("1", "Ada", "from the first")
+        await wait_all_tasks_blocked()
+        assert len(everyone) == 1
+        async with joined(client, "2") as bob:
+            await bob.send(Say("Bob", "still there?"))
+            assert await tab.receive() == Said("2", "Bob", "still there?")
+    assert not everyone
+
+
+async def test_one_members_messages_come_in_the_order_they_were_sent(autojump_clock: MockClock) -> None:
+    async with (
+        app.client() as client,
+        joined(client, "1") as ada,
+        joined(client, "2") as bob,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def talk() -> None:
+            for number in range(1000):
+                await ada.send(Say("Ada", str(number)))
+
+        nursery.start_soon(talk)
+        assert [(await bob.receive()).msg for _ in range(1000)] == [str(number) for number in range(1000)]
+
+
+async def test_a_member_that_vanishes_does_not_stop_the_others(autojump_clock: MockClock) -> None:
+    async with app.client() as client, joined(client, "1") as ada, joined(client, "2") as bob:
+        async with testing.connect(app, "/chat?id=3") as gone:
+            await wait_all_tasks_blocked()
+            assert len(everyone) == 3
+            gone.vanish()
+        assert len(everyone) == 2
+        await ada.send(Say("Ada", "who was that?"))
+        assert await bob.receive() == Said("1", "Ada", "who was that?")
+
+
+async def test_a_member_that_reads_nothing_is_cut_off_and_the_others_hear_the_message(
+    autojump_clock: MockClock,
+) -> None:
+    text = "x" * 16_000
+    async with testing.no_tasks_left(), app.client() as client, joined(client, "1") as ada:
+        async with testing.connect(app, "/chat?id=2", stalled=True) as silent:
+            await wait_all_tasks_blocked()
+            async with joined(client, "3") as bob, trio.open_nursery() as nursery:
+
+                async def talk() -> None:
+                    for _ in range(100):  # more than the 1 MiB that the silent member's send channel holds
+                        await ada.send(Say("Ada", text))
+
+                nursery.start_soon(talk)
+                for _ in range(100):
+                    assert (await bob.receive()).msg == text
+            # Sends are one after another: bob waited as long as the silent one was waited for.
+            assert trio.current_time() == 10
+            ended = await silent.closed()
+            assert (ended.code, ended.reason) == (4429, "resource_exhausted: the peer has not read for 10 s")
+        assert len(everyone) == 1
+
+
+async def test_a_message_that_is_none_ends_only_its_senders_stream(autojump_clock: MockClock) -> None:
+    async with app.client() as client, joined(client, "1") as ada, joined(client, "2") as bob:
+        async with testing.connect(app, "/chat?id=3") as odd:
+            await odd.send('{"username": "Cy"}')
+            assert await odd.closed() == Ended("peer", 4400, "invalid_argument: $.msg: required field is missing")
+        await ada.send(Say("Ada", "still here"))
+        assert await bob.receive() == Said("1", "Ada", "still here")
+
+
+async def test_a_message_that_is_too_big_ends_only_its_senders_stream(autojump_clock: MockClock) -> None:
+    async with testing.connect(app, "/chat?id=3") as loud:
+        await loud.send(" " * MAX_MESSAGE + "{}")
+        assert await loud.closed() == Ended("peer", 1009, f"a message may have {MAX_MESSAGE} bytes")
+    assert not everyone
+
+
+async def test_who_brings_no_id_is_refused(autojump_clock: MockClock) -> None:
+    with pytest.raises(APIError.InvalidArgument, match="missing query parameter 'id'"):
+        async with testing.connect(app, "/chat"):
+            pass
+    assert not everyone
+
+
+# Who is calling.
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/private-chat/ada+bob", {}),
+        ("/private-chat/ada+bob?token=", {}),
+        ("/private-chat/ada+bob?token=a%20b", {}),
+        ("/private-chat/ada+bob", {"authorization": "Bearer "}),
+        ("/private-chat/ada+bob", {"authorization": "Basic YWRhOg=="}),
+    ],
+)
+async def test_who_shows_no_usable_token_is_unauthenticated(
+    autojump_clock: MockClock, path: str, headers: dict[str, str]
+) -> None:
+    with pytest.raises(APIError.Unauthenticated):
+        async with testing.connect(app, path, headers=headers):
+            pass
+    assert not rooms
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/private-chat/ada+bob", {"authorization": "Bearer ada"}),
+        ("/private-chat/ada+bob?token=ada", {}),
+        ("/private-chat/ada%2Bbob?token=ada", {}),
+    ],
+)
+async def test_a_token_is_taken_from_the_header_or_from_the_query(
+    autojump_clock: MockClock, path: str, headers: dict[str, str]
+) -> None:
+    async with testing.connect(app, path, headers=headers):
+        await wait_all_tasks_blocked()
+        assert list(rooms) == [{"ada", "bob"}]
+    assert not rooms
+
+
+async def test_a_bad_token_does_not_keep_anybody_out_of_the_open_chat(autojump_clock: MockClock) -> None:
+    async with testing.connect(app, "/chat?id=1&token=a%20b"):
+        await wait_all_tasks_blocked()
+        assert len(everyone) == 1
+
+
+async def test_the_auth_handler_is_a_plain_function() -> None:
+    assert await authenticate(Credentials(authorization="bearer ada")) == User("ada")
+    assert await authenticate(Credentials(token="ada")) == User("ada")
+    with pytest.raises(APIError.Unauthenticated, match="a token is needed"):
+        await authenticate(Credentials())
+
+
+# Private rooms.
+
+
+async def test_only_those_in_the_room_hear_a_whisper(autojump_clock: MockClock) -> None:
+    async with (
+        testing.no_tasks_left(),
+        entered("ada", "ada+bob") as ada,
+        entered("bob", "bob+ada") as bob,  # the same room, whatever the order of the names
+        entered("bob", "bob+cy") as elsewhere,
+        entered("cy", "bob+cy") as cy,
+    ):
+        await ada.send(Whisper("for bob"))
+        assert await bob.receive() == Whispered("ada", "for bob")
+        await cy.send(Whisper("for bob as well"))
+        assert await elsewhere.receive() == Whispered("cy", "for bob as well")
+        assert list(rooms) == [{"ada", "bob"}, {"bob", "cy"}]
+    assert not rooms
+
+
+async def test_all_tabs_of_all_members_hear_a_whisper_but_the_one_it_came_from(autojump_clock: MockClock) -> None:
+    async with (
+        entered("ada", "ada+bob") as ada,
+        entered("ada", "ada+bob") as adas_other_tab,
+        entered("bob", "ada+bob") as bob,
+    ):
+        await ada.send(Whisper("hello"))
+        assert await adas_other_tab.receive() == await bob.receive() == Whispered("ada", "hello")
+        await bob.send(Whisper("hi"))
+        assert await ada.receive() == Whispered("bob", "hi")
+
+
+async def test_a_room_is_not_for_those_who_are_not_named_in_it(autojump_clock: MockClock) -> None:
+    async with app.client(auth_data=User("eve")) as client, client.open(private_chat, Room("ada+bob")) as stream:
+        with pytest.raises(APIError.PermissionDenied, match=r"the room ada\+bob is not for eve"):
+            await stream.receive()
+    assert not rooms
+
+
+async def test_a_room_is_gone_with_its_last_member_however_that_one_leaves(autojump_clock: MockClock) -> None:
+    async with testing.no_tasks_left(), testing.connect(app, "/private-chat/ada+bob?token=ada") as ada:
+        async with testing.connect(app, "/private-chat/ada+bob?token=bob") as bob:
+            await bob.close()
+            await bob.closed()
+            await wait_all_tasks_blocked()
+            assert len(rooms[frozenset({"ada", "bob"})]) == 1
+        ada.vanish()
+    assert not rooms
