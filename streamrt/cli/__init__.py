@@ -1,15 +1,17 @@
 """The command line: run an app, list its streams, talk to one.
 
-An error that the user can do something about is one line on standard error and exit code 1.
+An error that the user can do something about is one line on standard error and exit code 1, never a
+traceback. SIGINT ends a command quietly; so does a reader of its output that goes away.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
 from cyclopts import App as Commands
-from cyclopts import Parameter
+from cyclopts import CycloptsError, Parameter
 
 from .call import call_stream
 from .errors import CommandError
@@ -17,12 +19,13 @@ from .load import load_app
 from .routes import print_routes
 from .run import run_app, run_reloading
 
-commands = Commands(name="streamrt", help="Typed streaming APIs on Trio.")
+commands = Commands(name="streamrt", help="Typed streaming APIs on Trio.", default_parameter=Parameter(negative=()))
 
 
 @commands.command
 def run(
     app: str,
+    /,
     *,
     bind: Annotated[list[str] | None, Parameter(consume_multiple=False)] = None,
     reload: bool = False,
@@ -44,7 +47,7 @@ def run(
 
 
 @commands.command
-def routes(app: str) -> None:
+def routes(app: str, /) -> None:
     """List the streams of an app.
 
     Args:
@@ -56,6 +59,7 @@ def routes(app: str) -> None:
 @commands.command
 def call(
     url: str,
+    /,
     *,
     query: Annotated[list[str] | None, Parameter(consume_multiple=False)] = None,
     header: Annotated[list[str] | None, Parameter(consume_multiple=False)] = None,
@@ -67,9 +71,9 @@ def call(
 
     Args:
         url: Of the stream: ws://localhost:8000/chat?room=lobby.
-        query: KEY=VALUE, added to the query; may be given several times.
+        query: NAME=VALUE, added to the query; may be given several times.
         header: NAME=VALUE, sent as a header; may be given several times.
-        wait: Seconds that a pipe waits at most.
+        wait: Seconds that a pipe waits at most, once its input has ended.
     """
     call_stream(url, query or [], header or [], wait)
 
@@ -77,7 +81,13 @@ def call(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; the entry point of ``streamrt``."""
     try:
-        commands(arguments)
-    except CommandError as error:
-        print(f"streamrt: {error}", file=sys.stderr)  # noqa: T201 - this is a command's output
+        commands(arguments, exit_on_error=False, print_error=False)
+    except (CommandError, CycloptsError) as error:
+        print(f"streamrt: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201 - this is a command's output
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)  # as shells say SIGINT
+    except BrokenPipeError:
+        # What is left in the buffer has nowhere to go, and Python would complain about it on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
+import signal
 import sys
-from collections.abc import Sequence
-from functools import partial
-from typing import Any
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, final
+from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
 import trio
 
 from streamrt.api.stream import StreamInOut
 from streamrt.client.client import Client
 from streamrt.errors import APIError
-from streamrt.runtime.scopes import lone_error
 
 from .errors import CommandError
+
+_is_header = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+=[\t\x20-\x7e]*").fullmatch
 
 
 def call_stream(url: str, query: Sequence[str], header: Sequence[str], wait: float | None) -> None:
@@ -25,20 +28,21 @@ def call_stream(url: str, query: Sequence[str], header: Sequence[str], wait: flo
 
     Raises:
         CommandError: An argument is malformed, the stream is refused, or it ends with an error.
+        BrokenPipeError: Nobody reads what is printed.
+        KeyboardInterrupt: The user has had enough.
     """
-    parts = urlsplit(url if "://" in url else f"ws://{url}")
-    pairs = [*parse_qsl(parts.query, keep_blank_values=True), *(_pair("--query", text) for text in query)]
-    headers = [_pair("--header", text) for text in header]
+    headers = dict(_pair("--header", text) for text in header if _is_header(text) or _pair("--header", ""))
     try:
+        parts = urlsplit(url if "://" in url else f"ws://{url}")
         client = Client(urlunsplit((parts.scheme, parts.netloc, "", "", "")), headers=headers)
     except ValueError as error:
         raise CommandError(str(error)) from None
-    try:
-        trio.run(partial(_talk, client, parts.path or "/", pairs, math.inf if wait is None else wait))
-    except APIError as error:
-        raise CommandError(str(error)) from None
-    except KeyboardInterrupt:
-        pass
+    pairs = [*parse_qsl(parts.query, keep_blank_values=True), *(_pair("--query", text) for text in query)]
+    path = quote(parts.path or "/", safe="/%!$&'()*+,;=:@~")
+    talk = _Talk(math.inf if wait is None else wait)
+    trio.run(talk.run, client, path, pairs)
+    if talk.failure is not None:
+        raise talk.failure
 
 
 def _pair(option: str, text: str) -> tuple[str, str]:
@@ -48,30 +52,81 @@ def _pair(option: str, text: str) -> tuple[str, str]:
     return name, value
 
 
-async def _talk(client: Client, path: str, query: list[tuple[str, str]], wait: float) -> None:
-    async with client.open_path(path, query=query) as stream:
-        with lone_error():
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_send_lines, stream, nursery.cancel_scope, wait)
+@final
+class _Talk:
+    """One stream between standard input and standard output.
+
+    The first reason to stop wins: it is kept, and the rest is cancelled, so that nobody has to pick an
+    error out of a group.
+    """
+
+    def __init__(self, wait: float) -> None:
+        self.failure: BaseException | None = None
+        self._wait = wait
+        self._scope = trio.CancelScope()
+
+    async def run(self, client: Client, path: str, query: list[tuple[str, str]]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._interrupt)
+            with self._scope:
+                try:
+                    async with client.open_path(path, query=query) as stream:
+                        await self._exchange(stream)
+                except APIError as error:
+                    self._stop(CommandError(str(error)))
+            nursery.cancel_scope.cancel()
+
+    async def _exchange(self, stream: StreamInOut[Any, Any]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._send_lines, stream, nursery.cancel_scope)
+            try:
                 async for message in stream:
                     print(json.dumps(message, ensure_ascii=False), flush=True)  # noqa: T201 - the command's output
-                nursery.cancel_scope.cancel()
+            except (APIError, BrokenPipeError) as error:
+                self._stop(CommandError(str(error)) if isinstance(error, APIError) else error)
+            nursery.cancel_scope.cancel()
+
+    async def _send_lines(self, stream: StreamInOut[Any, Any], done: trio.CancelScope) -> None:
+        interactive = sys.stdin.isatty()
+        async for line in _lines():
+            try:
+                await stream.send(json.loads(line))
+            except trio.BrokenResourceError:
+                return  # the receiving side says why
+            except APIError as error:
+                self._stop(CommandError(str(error)))
+                return
+            except (ValueError, RecursionError) as error:
+                complaint = f"this line is not sent: {error}: {line.strip()[:60].decode(errors='replace')}"
+                if not interactive:
+                    self._stop(CommandError(complaint))
+                    return
+                print(complaint, file=sys.stderr)  # noqa: T201
+        if not interactive:
+            await trio.sleep(self._wait)
+        done.cancel()
+
+    async def _interrupt(self) -> None:
+        with trio.open_signal_receiver(signal.SIGINT) as signals:
+            await anext(signals)
+            self._stop(KeyboardInterrupt())
+
+    def _stop(self, failure: BaseException) -> None:
+        if self.failure is None:
+            self.failure = failure
+        self._scope.cancel()
 
 
-async def _send_lines(stream: StreamInOut[Any, Any], done: trio.CancelScope, wait: float) -> None:
-    interactive = sys.stdin.isatty()
-    while line := await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
-        if not line.strip():
-            continue
-        try:
-            await stream.send(json.loads(line))
-        except trio.BrokenResourceError:
-            return  # the receiving side says why
-        except ValueError as error:
-            complaint = f"this line is not sent: {error}: {line.strip()[:60]}"
-            if not interactive:
-                raise CommandError(complaint) from None
-            print(complaint, file=sys.stderr)  # noqa: T201
-    if not interactive:
-        await trio.sleep(wait)
-    done.cancel()
+async def _lines() -> AsyncIterator[bytes]:
+    """Yield the lines of standard input that are not blank.
+
+    They are read past `sys.stdin`: a thread that waits in there holds its lock, and Python aborts when
+    it finds that lock taken on its way out.
+    """
+    rest = b""
+    while chunk := await trio.to_thread.run_sync(os.read, sys.stdin.fileno(), 65536, abandon_on_cancel=True):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in filter(bytes.strip, lines):
+            yield line
+    if rest.strip():
+        yield rest

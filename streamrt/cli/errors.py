@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from pathlib import Path
 from typing import cast
 
 
@@ -18,9 +19,12 @@ def lone(error: BaseException) -> BaseException:
 
 
 def tell(error: BaseException) -> str:
-    """Return an error of the user's code in one line: ``NameError: name 'x' is not defined (app.py:3)``."""
+    """Return an error of the user's code, and its place there: ``NameError: name 'x' is not defined (app.py:3)``."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
-    frames = traceback.extract_tb(error.__traceback__)
-    if isinstance(error, SyntaxError) or not frames:  # a SyntaxError tells its place
-        return text
-    return f"{text} ({frames[-1].filename}:{frames[-1].lineno})"
+    here = Path.cwd()
+    places = [
+        f" ({Path(frame.filename).relative_to(here)}:{frame.lineno})"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).is_relative_to(here)
+    ]
+    return text + (places[-1] if places else "")

@@ -17,7 +17,7 @@ from streamrt.server.serve import serve
 
 from .errors import CommandError, lone, tell
 
-_is_address = re.compile(r"(?:.*:[0-9]{1,5}|unix:.+|fd://[0-9]+)").fullmatch
+_read_address = re.compile(r"unix:.+|fd://[0-9]+|.*:(?P<port>[0-9]{1,5})").fullmatch
 
 
 def run_app(app: App, bind: Sequence[str], drain: float) -> None:
@@ -27,7 +27,8 @@ def run_app(app: App, bind: Sequence[str], drain: float) -> None:
         CommandError: An address cannot be bound, or the app's lifespan failed.
     """
     for address in bind:
-        if not _is_address(address) or int(address.rpartition(":")[2].strip("/") or 0 if _has_port(address) else 0) > 65535:
+        parts = _read_address(address)
+        if parts is None or int(parts["port"] or 0) > 65535:
             raise CommandError(f"an address is like 127.0.0.1:8000, not {address!r}")
     try:
         trio.run(partial(serve, app, bind, shutdown_trigger=_signalled, drain_timeout=drain))
@@ -35,8 +36,26 @@ def run_app(app: App, bind: Sequence[str], drain: float) -> None:
         error = lone(caught)
         if not isinstance(error, Exception):
             raise error from None
-        if isinstance(error, OSError) and any(
-            frame.name == "create_sockets" for frame in traceback.extract_tb(error.__traceback__)
-        ):
-            raise CommandError(f"cannot listen on {', '.join(bind)}: {error.strerror}") from None
-        raise CommandError(f"the app failed with {tell(error)}") from error
+        if any(frame.name == "create_sockets" for frame in traceback.extract_tb(error.__traceback__)):
+            raise CommandError(f"cannot listen on {', '.join(bind)}: {error}") from error
+        raise CommandError(f"the app fails with {tell(error)}") from error
+
+
+async def _signalled() -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        await anext(signals)
+
+
+def run_reloading(target: str, bind: Sequence[str], drain: float) -> None:
+    """Serve an app in a process of its own, which starts again when a file changes.
+
+    Raises:
+        CommandError: watchfiles is not installed.
+    """
+    try:
+        from watchfiles import run_process  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise CommandError("--reload needs watchfiles: pip install 'streamrt[reload]'") from None
+    binds = [argument for address in bind for argument in ("--bind", address)]
+    command = [sys.executable, "-m", "streamrt.cli", "run", target, *binds, "--drain", str(drain)]
+    run_process(".", target=shlex.join(command), target_type="command", sigint_timeout=int(drain) + 5)

@@ -1,0 +1,138 @@
+"""The app's resources, and the streams that it holds."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from streamrt import APIError, App, Client, Service, StreamOut, get_resources, testing
+from tests.asgi import call_websocket
+from tests.conftest import Carrier, served
+
+
+@attrs.define
+class Database:
+    queries: int = 0
+    open: bool = True
+
+
+def app_with_database(events: list[str]) -> App:
+    service = Service("test")
+
+    @service.stream_out("/count", expose=True)
+    async def count(stream: StreamOut[int]) -> None:
+        database = get_resources(Database)
+        assert database.open
+        database.queries += 1
+        await stream.send(database.queries)
+
+    @service.stream_out("/wait", expose=True)
+    async def wait(stream: StreamOut[int]) -> None:
+        database = get_resources(Database)
+        try:
+            await trio.sleep_forever()
+        finally:
+            assert database.open
+            events.append("the stream is over")
+
+    @asynccontextmanager
+    async def lifespan(nursery: trio.Nursery) -> AsyncGenerator[Database]:
+        events.append("entered")
+        nursery.start_soon(trio.sleep_forever)
+        database = Database()
+        yield database
+        database.open = False
+        events.append("left")
+
+    return App(service, lifespan=lifespan)
+
+
+async def test_handlers_reach_what_the_lifespan_yielded(carrier: Carrier) -> None:
+    events: list[str] = []
+    async with carrier.client(app_with_database(events)) as client:
+        for expected in (1, 2):
+            async with client.open_path("/count") as stream:
+                assert await stream.receive() == expected
+    assert events[0] == "entered"
+
+
+async def test_the_lifespan_is_left_after_the_last_stream(autojump_clock) -> None:
+    events: list[str] = []
+    async with testing.connect(app_with_database(events), "/wait"):
+        pass
+    assert events == ["entered", "the stream is over", "left"]
+
+
+async def test_clients_side_by_side_share_one_lifespan(autojump_clock) -> None:
+    events: list[str] = []
+    app = app_with_database(events)
+
+    async def use(seconds: float) -> None:
+        async with app.client() as client, client.open_path("/wait"):
+            await trio.sleep(seconds)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(use, 1)  # whichever comes first holds the lifespan until the other is done
+        nursery.start_soon(use, 2)
+    assert events == ["entered", "the stream is over", "the stream is over", "left"]
+    assert trio.current_time() == 2
+
+
+async def test_an_app_can_run_again(autojump_clock) -> None:
+    events: list[str] = []
+    app = app_with_database(events)
+    for _ in range(2):
+        async with testing.connect(app, "/count") as peer:
+            assert await peer.receive() == "1"
+    assert events == ["entered", "left"] * 2
+
+
+async def test_an_app_with_a_lifespan_that_is_not_running_refuses() -> None:
+    said = await call_websocket(app_with_database([]), "/count")
+    assert said[0]["status"] == 503
+    assert b"the app is not running" in said[1]["body"]
+
+
+async def test_a_background_task_that_fails_ends_the_server_with_its_error() -> None:
+    @asynccontextmanager
+    async def lifespan(nursery: trio.Nursery) -> AsyncGenerator[None]:
+        async def fail() -> None:
+            await failing.wait()
+            raise RuntimeError("the feed is gone")
+
+        nursery.start_soon(fail)
+        yield
+
+    failing = trio.Event()
+    with pytest.raises(RuntimeError, match="the feed is gone"):
+        async with served(App(lifespan=lifespan)):
+            failing.set()
+            await trio.sleep_forever()
+
+
+async def test_a_lifespan_that_fails_to_start_ends_the_server_with_its_error() -> None:
+    @asynccontextmanager
+    async def lifespan(nursery: trio.Nursery) -> AsyncGenerator[None]:
+        raise RuntimeError("no database")
+        yield
+
+    with pytest.raises(RuntimeError, match="no database"):
+        async with served(App(lifespan=lifespan)):
+            pass
+
+
+async def test_an_in_memory_client_beside_a_server_shares_its_resources() -> None:
+    events: list[str] = []
+    app = app_with_database(events)
+    async with served(app) as url, app.client() as inside:
+        async with inside.open_path("/count") as stream:
+            assert await stream.receive() == 1
+        async with Client(url).open_path("/count") as stream:
+            assert await stream.receive() == 2
+        with pytest.raises(APIError.NotFound):
+            async with Client(url).open_path("/nowhere"):
+                pass
+    assert events == ["entered", "left"]
