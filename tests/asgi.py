@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import trio
+import trio.testing
 
 from streamrt import App
 
@@ -27,13 +28,16 @@ async def call_websocket(
     headers: Iterable[tuple[bytes, bytes]] = (),
     **more: Any,
 ) -> list[dict[str, Any]]:
-    """Call an app with a WebSocket scope; when `events` are used up the client disconnects."""
+    """Call an app with a WebSocket scope; after `events`, and the answers to them, the client disconnects."""
     incoming = [{"type": "websocket.connect"}, *events]
     said: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
-        await trio.lowlevel.checkpoint()
-        return incoming.pop(0) if incoming else {"type": "websocket.disconnect", "code": 1005}
+        if incoming:
+            await trio.lowlevel.checkpoint()
+            return incoming.pop(0)
+        await trio.testing.wait_all_tasks_blocked()  # the app has said all that it has to say
+        return {"type": "websocket.disconnect", "code": 1005}
 
     async def send(message: Any) -> None:
         await trio.lowlevel.checkpoint()

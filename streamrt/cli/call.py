@@ -8,7 +8,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from typing import Any, final
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
@@ -20,6 +21,7 @@ from streamrt.errors import APIError
 
 from .errors import CommandError
 
+_is_pair = re.compile(r"[^=]+=.*", re.DOTALL).fullmatch
 _is_header = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+=[\t\x20-\x7e]*").fullmatch
 
 
@@ -31,13 +33,13 @@ def call_stream(url: str, query: Sequence[str], header: Sequence[str], wait: flo
         BrokenPipeError: Nobody reads what is printed.
         KeyboardInterrupt: The user has had enough.
     """
-    headers = dict(_pair("--header", text) for text in header if _is_header(text) or _pair("--header", ""))
+    headers = dict(_pair("--header", text, _is_header) for text in header)
     try:
         parts = urlsplit(url if "://" in url else f"ws://{url}")
         client = Client(urlunsplit((parts.scheme, parts.netloc, "", "", "")), headers=headers)
     except ValueError as error:
         raise CommandError(str(error)) from None
-    pairs = [*parse_qsl(parts.query, keep_blank_values=True), *(_pair("--query", text) for text in query)]
+    pairs = [*parse_qsl(parts.query, keep_blank_values=True), *(_pair("--query", text, _is_pair) for text in query)]
     path = quote(parts.path or "/", safe="/%!$&'()*+,;=:@~")
     talk = _Talk(math.inf if wait is None else wait)
     trio.run(talk.run, client, path, pairs)
@@ -45,10 +47,10 @@ def call_stream(url: str, query: Sequence[str], header: Sequence[str], wait: flo
         raise talk.failure
 
 
-def _pair(option: str, text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
+def _pair(option: str, text: str, is_valid: Callable[[str], object]) -> tuple[str, str]:
+    if not is_valid(text):
         raise CommandError(f"{option} is NAME=VALUE, not {text!r}")
+    name, _, value = text.partition("=")
     return name, value
 
 
@@ -68,7 +70,7 @@ class _Talk:
     async def run(self, client: Client, path: str, query: list[tuple[str, str]]) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._interrupt)
-            with self._scope:
+            with self._scope:  # while it connects
                 try:
                     async with client.open_path(path, query=query) as stream:
                         await self._exchange(stream)
@@ -78,7 +80,8 @@ class _Talk:
 
     async def _exchange(self, stream: StreamInOut[Any, Any]) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._send_lines, stream, nursery.cancel_scope)
+            self._scope = nursery.cancel_scope  # from here on, the stream is left in good order
+            nursery.start_soon(self._send_lines, stream)
             try:
                 async for message in stream:
                     print(json.dumps(message, ensure_ascii=False), flush=True)  # noqa: T201 - the command's output
@@ -86,25 +89,23 @@ class _Talk:
                 self._stop(CommandError(str(error)) if isinstance(error, APIError) else error)
             nursery.cancel_scope.cancel()
 
-    async def _send_lines(self, stream: StreamInOut[Any, Any], done: trio.CancelScope) -> None:
+    async def _send_lines(self, stream: StreamInOut[Any, Any]) -> None:
         interactive = sys.stdin.isatty()
-        async for line in _lines():
-            try:
-                await stream.send(json.loads(line))
-            except trio.BrokenResourceError:
-                return  # the receiving side says why
-            except APIError as error:
-                self._stop(CommandError(str(error)))
-                return
-            except (ValueError, RecursionError) as error:
-                complaint = f"this line is not sent: {error}: {line.strip()[:60].decode(errors='replace')}"
-                if not interactive:
-                    self._stop(CommandError(complaint))
-                    return
-                print(complaint, file=sys.stderr)  # noqa: T201
+        async with aclosing(_lines()) as lines:
+            async for line in lines:
+                try:
+                    await stream.send(json.loads(line))
+                except trio.BrokenResourceError:
+                    return  # the receiving side says why
+                except (ValueError, RecursionError) as error:
+                    complaint = f"this line is not sent: {error}: {line.strip()[:60].decode(errors='replace')}"
+                    if not interactive:
+                        self._stop(CommandError(complaint))
+                        return
+                    print(complaint, file=sys.stderr)  # noqa: T201
         if not interactive:
             await trio.sleep(self._wait)
-        done.cancel()
+        self._scope.cancel()
 
     async def _interrupt(self) -> None:
         with trio.open_signal_receiver(signal.SIGINT) as signals:
@@ -117,7 +118,7 @@ class _Talk:
         self._scope.cancel()
 
 
-async def _lines() -> AsyncIterator[bytes]:
+async def _lines() -> AsyncGenerator[bytes]:
     """Yield the lines of standard input that are not blank.
 
     They are read past `sys.stdin`: a thread that waits in there holds its lock, and Python aborts when

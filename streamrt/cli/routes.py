@@ -29,7 +29,7 @@ def print_routes(app: App) -> None:
     console = Console(markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         console.width = PIPED
-    console.width = max(console.width, Measurement.get(console, console.options, table).minimum)
+    console.width = max(console.width, Measurement.get(console, console.options.update(width=PIPED), table).minimum)
     console.print(table)
 
 

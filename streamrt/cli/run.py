@@ -8,7 +8,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from functools import partial
 
 import trio
 
@@ -21,18 +20,19 @@ _read_address = re.compile(r"unix:.+|fd://[0-9]+|.*:(?P<port>[0-9]{1,5})").fullm
 
 
 def run_app(app: App, bind: Sequence[str], drain: float) -> None:
-    """Serve an app until SIGINT or SIGTERM, then drain it; a second SIGINT ends the drain.
+    """Serve an app until SIGINT or SIGTERM, then drain it; a second one ends the drain.
 
     Raises:
         CommandError: An address cannot be bound, or the app's lifespan failed.
+        KeyboardInterrupt: The drain was cut short.
     """
     for address in bind:
         parts = _read_address(address)
         if parts is None or int(parts["port"] or 0) > 65535:
             raise CommandError(f"an address is like 127.0.0.1:8000, not {address!r}")
     try:
-        trio.run(partial(serve, app, bind, shutdown_trigger=_signalled, drain_timeout=drain))
-    except BaseException as caught:
+        trio.run(_serve, app, bind, drain)
+    except (Exception, BaseExceptionGroup) as caught:  # noqa: BLE001 - whatever the app raises
         error = lone(caught)
         if not isinstance(error, Exception):
             raise error from None
@@ -41,9 +41,21 @@ def run_app(app: App, bind: Sequence[str], drain: float) -> None:
         raise CommandError(f"the app fails with {tell(error)}") from error
 
 
-async def _signalled() -> None:
+async def _serve(app: App, bind: Sequence[str], drain: float) -> None:
+    # Signals are taken before the server says that it runs, so that none of them ends it without a drain.
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        await anext(signals)
+        async with trio.open_nursery() as nursery:
+
+            async def shutdown() -> None:
+                await anext(signals)
+                nursery.start_soon(insist)
+
+            async def insist() -> None:
+                await anext(signals)
+                raise KeyboardInterrupt
+
+            await serve(app, bind, shutdown_trigger=shutdown, drain_timeout=drain)
+            nursery.cancel_scope.cancel()
 
 
 def run_reloading(target: str, bind: Sequence[str], drain: float) -> None:

@@ -13,8 +13,10 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import final
 from urllib.parse import urlsplit
 
+import h11
 import trio
 import trio_websocket
+import wsproto.utilities
 
 from streamrt.errors import APIError, CloseCode, error_from_response
 from streamrt.runtime.scopes import lone_error
@@ -110,6 +112,10 @@ class WebSocketConnector(Connector):
             raise _refusal(rejected) from None
         except _LostError as lost:
             raise APIError.unavailable(f"{self._netloc} closed the connection during the handshake") from lost
+        except (h11.ProtocolError, wsproto.utilities.ProtocolError) as error:
+            if stream.established:
+                raise
+            raise APIError.unavailable(f"{self._netloc} does not answer like a WebSocket server: {error}") from error
         finally:
             await trio.aclose_forcefully(stream)
 
@@ -176,21 +182,32 @@ class _Stream(trio.abc.Stream):
     def __init__(self, carrier: trio.SocketStream | trio.SSLStream[trio.SocketStream], tcp: trio.SocketStream) -> None:
         self._carrier = carrier
         self._tcp = tcp
-        self.established = False
+        self._head = b""
+        self._upgraded = False  # the server's answer has come, and may be followed by its end at once
+        self.established = False  # trio-websocket has seen it, and is content
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        try:
+        with self._telling(self._upgraded):
             data = await self._carrier.receive_some(max_bytes)
-        except trio.BrokenResourceError as error:
-            if not self.established:
-                raise _LostError from error
-            raise
-        if not data and not self.established:
-            raise _LostError
-        return data
+            if not self._upgraded:
+                if not data:
+                    raise trio.BrokenResourceError
+                self._head += data
+                self._upgraded = self._head.startswith(b"HTTP/1.1 101") and b"\r\n\r\n" in self._head
+            return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._carrier.send_all(data)
+        with self._telling(self.established):
+            await self._carrier.send_all(data)
+
+    @contextmanager
+    def _telling(self, well: bool) -> Generator[None]:
+        try:
+            yield
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            if well and (self.established or isinstance(error, trio.BrokenResourceError)):
+                raise
+            raise _LostError from error
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._carrier.wait_send_all_might_not_block()

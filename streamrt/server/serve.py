@@ -11,6 +11,7 @@ import trio
 from hypercorn.config import Config
 
 from streamrt.runtime.host import Host
+from streamrt.runtime.scopes import lone_error
 
 from .asgi import Receive, Scope, Send
 
@@ -76,4 +77,5 @@ async def serve(
             await app.host.drain(drain_timeout)
 
     async with app.host.running():
-        await hypercorn.trio.serve(app, config, shutdown_trigger=shutdown, task_status=task_status)  # type: ignore[arg-type]
+        with lone_error(), lone_error():  # hypercorn's two nurseries
+            await hypercorn.trio.serve(app, config, shutdown_trigger=shutdown, task_status=task_status)  # type: ignore[arg-type]

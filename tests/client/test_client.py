@@ -1,5 +1,7 @@
 """The typed client: one behaviour, in memory and over a WebSocket."""
 
+import socket
+import struct
 from typing import Annotated
 
 import attrs
@@ -347,7 +349,13 @@ async def with_server(answer, use) -> None:
     ("answer", "expected", "message"),
     [
         (b"", APIError.Unavailable, "closed the connection during the handshake"),
-        (b"nonsense\r\n\r\n", APIError.Unavailable, "closed the connection during the handshake"),
+        (b"nonsense\r\n\r\n", APIError.Unavailable, "does not answer like a WebSocket server"),
+        (b"HTTP/1.1 101 Yes\r\nupgrade: websocket\r\n", APIError.Unavailable, "during the handshake"),
+        (
+            b"HTTP/1.1 101 Yes\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: x\r\n\r\n",
+            APIError.Unavailable,
+            "does not answer like a WebSocket server",
+        ),
         (b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 3\r\n\r\nbad", APIError.Unavailable, "HTTP 502"),
         (b"HTTP/1.1 503 No\r\ncontent-length: 0\r\nretry-after: 7\r\n\r\n", APIError.Unavailable, "HTTP 503"),
         (b"HTTP/1.1 418 Teapot\r\ncontent-length: 0\r\n\r\n", APIError.Unknown, "HTTP 418"),
@@ -385,9 +393,6 @@ async def test_a_server_that_never_answers_is_given_up() -> None:
 
 async def test_a_server_that_resets_the_connection_during_the_handshake() -> None:
     async def serve(stream: trio.SocketStream) -> None:
-        import socket
-        import struct
-
         stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         stream.socket.close()
 
@@ -445,6 +450,7 @@ async def test_a_send_that_was_cancelled_in_the_middle_is_not_followed_by_a_clos
     async def accept_and_stall(stream: trio.SocketStream) -> None:
         from websockets.server import ServerProtocol
 
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         protocol = ServerProtocol(subprotocols=["encore-ws"])  # type: ignore[list-item]
         protocol.receive_data(await stream.receive_some())
         [request] = protocol.events_received()
@@ -464,10 +470,10 @@ async def test_a_send_that_was_cancelled_in_the_middle_is_not_followed_by_a_clos
     stalled, over = trio.Event(), trio.Event()
 
     async def use(url: str) -> None:
-        limits = Limits(send_bytes=100_000_000)
+        limits = Limits(send_bytes=20_000_000)
         with trio.move_on_after(0.1) as scope:
             async with Client(url, limits=limits).open(chat, Join("lobby")) as talk:
-                await talk.send(Say("x" * 50_000_000))
+                await talk.send(Say("x" * 10_000_000))
                 await trio.sleep_forever()
         assert scope.cancelled_caught
         stalled.set()

@@ -43,9 +43,11 @@ def app_with_database(events: list[str]) -> App:
         events.append("entered")
         nursery.start_soon(trio.sleep_forever)
         database = Database()
-        yield database
-        database.open = False
-        events.append("left")
+        try:
+            yield database
+        finally:
+            database.open = False
+            events.append("left")
 
     return App(service, lifespan=lifespan)
 

@@ -1,8 +1,10 @@
 """`serve`: hypercorn in Trio mode, started in a nursery and shut down in good order."""
 
+import gc
 import ssl
 import subprocess
 import sys
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -81,9 +83,12 @@ async def test_a_shutdown_drains_the_streams_and_then_ends() -> None:
 
 
 async def test_an_address_in_use_is_an_os_error() -> None:
-    async with served(make_app()) as url:
-        with pytest.raises(OSError, match="in use"):
-            await streamrt.serve(make_app(), url.removeprefix("http://"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # hypercorn leaves the socket that it could not bind
+        async with served(make_app()) as url:
+            with pytest.raises(OSError, match="in use"):
+                await streamrt.serve(make_app(), url.removeprefix("http://"))
+        gc.collect()
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +143,9 @@ async def test_stock_hypercorn_serves_an_app(tmp_path: Path) -> None:
             )
             log = b""
             while b"Running on http://" not in log or not log.endswith(b"\n"):
-                log += await process.stderr.receive_some()
+                more = await process.stderr.receive_some()
+                assert more, log
+                log += more
             url = log.decode().partition("Running on ")[2].split()[0]
             async with connect_socket(url + "/hello") as peer:
                 assert await peer.receive() == '"hello"'
