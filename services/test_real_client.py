@@ -7,6 +7,7 @@ close code with a reason, and an HTTP response where a stream is refused.
 import json
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -23,17 +24,13 @@ Refusal = tuple[int, dict[str, Any]]
 
 
 @asynccontextmanager
-async def served() -> AsyncGenerator[str]:
+async def served(**options: Any) -> AsyncGenerator[str]:
     """Serve the services on a free port of loopback; within ten seconds, whatever happens."""
     config = Config()
     config.errorlog = None
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
-
-            async def serve(task_status: trio.TaskStatus[list[str]]) -> None:
-                await streamrt.serve(app, "127.0.0.1:0", config=config, task_status=task_status)
-
-            [url] = await nursery.start(serve)
+            [url] = await nursery.start(partial(streamrt.serve, app, "127.0.0.1:0", config=config, **options))
             yield url.replace("http://", "ws://")
             nursery.cancel_scope.cancel()
 
@@ -223,24 +220,8 @@ async def test_the_subprotocol_is_answered_when_it_is_offered(offered: Iterable[
 
 
 async def test_a_server_that_shuts_down_tells_its_clients_that_it_restarts() -> None:
-    with trio.fail_after(10):
-        async with trio.open_nursery() as nursery:
-            config = Config()
-            config.errorlog = None
-            stop = trio.Event()
-
-            async def serve(task_status: trio.TaskStatus[list[str]]) -> None:
-                await streamrt.serve(
-                    app,
-                    "127.0.0.1:0",
-                    config=config,
-                    shutdown_trigger=stop.wait,
-                    drain_timeout=0,
-                    task_status=task_status,
-                )
-
-            [url] = await nursery.start(serve)
-            async with opened(f"{url.replace('http', 'ws', 1)}/chat?id=1") as socket:
-                await wait_all_tasks_blocked()
-                stop.set()
-                assert await ended(socket) == (1012, "the server is restarting")
+    stop = trio.Event()
+    async with served(shutdown_trigger=stop.wait, drain_timeout=0) as url, opened(f"{url}/chat?id=1") as socket:
+        await wait_all_tasks_blocked()
+        stop.set()
+        assert await ended(socket) == (1012, "the server is restarting")

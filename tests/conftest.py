@@ -27,7 +27,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     except BaseExceptionGroup as group:
         ours = pyfuncitem.get_closest_marker("trio") and group.message.startswith("Exceptions from Trio nursery")
         if ours and len(group.exceptions) == 1:
-            raise group.exceptions[0] from None
+            raise group.exceptions[0] from None  # noqa: ASYNC123 - it is shown as it was raised
         raise
 
 

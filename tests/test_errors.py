@@ -12,6 +12,7 @@ from streamrt.errors import (
     Ended,
     Fault,
     InvalidMessage,
+    NotFound,
     error_from_close,
     error_from_response,
     truncate_reason,
@@ -79,7 +80,7 @@ def test_an_error_without_a_code_cannot_be_made() -> None:
 
 
 def test_a_class_of_ones_own_keeps_the_code_of_its_base() -> None:
-    class NoRoom(APIError.NotFound):  # type: ignore[name-defined, misc] # a class, not a type, to mypy
+    class NoRoom(NotFound):
         pass
 
     error = NoRoom("no such room")

@@ -49,8 +49,7 @@ async def test_a_peer_stalls_and_resumes(autojump_clock) -> None:
 
 async def test_a_peer_that_sends_to_a_stream_that_has_ended_is_told(autojump_clock) -> None:
     async with testing.connect(app, "/echo") as peer:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(app.host.drain, 0)
+        await app.host.drain(0)
         with pytest.raises(trio.BrokenResourceError, match="1012"):
             await peer.send('"late"')
         assert peer.ended == Ended("peer", 1012, "the server is restarting")

@@ -21,9 +21,9 @@ from streamrt.wire.transport import Payload
 
 from .request import Request
 
-In = TypeVar("In", covariant=True)
-Out = TypeVar("Out", contravariant=True)
-Response = TypeVar("Response", covariant=True)
+In_co = TypeVar("In_co", covariant=True)
+Out_contra = TypeVar("Out_contra", contravariant=True)
+Response_co = TypeVar("Response_co", covariant=True)
 
 
 class Port(ABC):
@@ -89,7 +89,7 @@ class Stream(trio.abc.AsyncResource):
 
 
 @final
-class StreamIn(Stream, trio.abc.ReceiveChannel[In], Generic[In]):
+class StreamIn(Stream, trio.abc.ReceiveChannel[In_co], Generic[In_co]):
     """A stream of messages that come in; iterate over it, or call `receive`.
 
     In an endpoint: messages from the client. In a client: the messages of a `StreamOut` endpoint.
@@ -97,11 +97,11 @@ class StreamIn(Stream, trio.abc.ReceiveChannel[In], Generic[In]):
 
     __slots__ = ("_decode",)
 
-    def __init__(self, port: Port, incoming: Codec[In]) -> None:
+    def __init__(self, port: Port, incoming: Codec[In_co]) -> None:
         super().__init__(port)
         self._decode = incoming.decode
 
-    async def receive(self) -> In:
+    async def receive(self) -> In_co:
         """Wait for the next message.
 
         Raises:
@@ -114,16 +114,16 @@ class StreamIn(Stream, trio.abc.ReceiveChannel[In], Generic[In]):
 
 
 @final
-class StreamOut(Stream, trio.abc.SendChannel[Out], Generic[Out]):
+class StreamOut(Stream, trio.abc.SendChannel[Out_contra], Generic[Out_contra]):
     """A stream of messages that go out."""
 
     __slots__ = ("_encode",)
 
-    def __init__(self, port: Port, outgoing: Codec[Out]) -> None:
+    def __init__(self, port: Port, outgoing: Codec[Out_contra]) -> None:
         super().__init__(port)
         self._encode = outgoing.encode
 
-    async def send(self, value: Out) -> None:
+    async def send(self, value: Out_contra) -> None:
         """Send one message; wait when the peer does not read as fast.
 
         It returns when the message is on its way, not when it has arrived.
@@ -138,41 +138,41 @@ class StreamOut(Stream, trio.abc.SendChannel[Out], Generic[Out]):
 
 
 @final
-class StreamInOut(Stream, trio.abc.ReceiveChannel[In], trio.abc.SendChannel[Out], Generic[In, Out]):
+class StreamInOut(Stream, trio.abc.ReceiveChannel[In_co], trio.abc.SendChannel[Out_contra], Generic[In_co, Out_contra]):
     """A stream of messages both ways, each at its own pace."""
 
     __slots__ = ("_decode", "_encode")
 
-    def __init__(self, port: Port, incoming: Codec[In], outgoing: Codec[Out]) -> None:
+    def __init__(self, port: Port, incoming: Codec[In_co], outgoing: Codec[Out_contra]) -> None:
         super().__init__(port)
         self._decode = incoming.decode
         self._encode = outgoing.encode
 
-    async def receive(self) -> In:
+    async def receive(self) -> In_co:
         """Wait for the next message; see `StreamIn.receive`."""
         return self._decode(await self._port.receive())
 
-    async def send(self, value: Out) -> None:
+    async def send(self, value: Out_contra) -> None:
         """Send one message; see `StreamOut.send`."""
         await self._port.send(self._encode(value))
 
 
 @final
-class StreamOutWithResponse(Stream, trio.abc.SendChannel[Out], Generic[Out, Response]):
+class StreamOutWithResponse(Stream, trio.abc.SendChannel[Out_contra], Generic[Out_contra, Response_co]):
     """What the client of a `StreamIn` endpoint holds: messages out, then one response back."""
 
     __slots__ = ("_encode", "_response")
 
-    def __init__(self, port: Port, outgoing: Codec[Out], response: Codec[Response] | None) -> None:
+    def __init__(self, port: Port, outgoing: Codec[Out_contra], response: Codec[Response_co] | None) -> None:
         super().__init__(port)
         self._encode = outgoing.encode
         self._response = response
 
-    async def send(self, value: Out) -> None:
+    async def send(self, value: Out_contra) -> None:
         """Send one message; see `StreamOut.send`."""
         await self._port.send(self._encode(value))
 
-    async def response(self) -> Response:
+    async def response(self) -> Response_co:
         """Wait for the endpoint's response; for one that has none, until it has ended well.
 
         Call it once. It ends when the stream does, so it never hangs on a server that is gone.
@@ -185,7 +185,7 @@ class StreamOutWithResponse(Stream, trio.abc.SendChannel[Out], Generic[Out, Resp
             payload = await self._port.receive()
         except trio.EndOfChannel:
             if self._response is None:
-                return cast("Response", None)
+                return cast("Response_co", None)
             raise APIError.data_loss("the stream ended without its response") from None
         # An endpoint without a response sends nothing: the port takes no message from it.
-        return cast("Codec[Response]", self._response).decode(payload)
+        return cast("Codec[Response_co]", self._response).decode(payload)

@@ -1,7 +1,8 @@
 """The command line: run an app, list its streams, talk to one.
 
 An error that the user can do something about is one line on standard error and exit code 1, never a
-traceback. SIGINT ends a command quietly; so does a reader of its output that goes away.
+traceback. SIGINT ends a command quietly, with the 130 of shells, which cyclopts sees to; so does a reader
+of its output that goes away.
 """
 
 from __future__ import annotations
@@ -85,8 +86,6 @@ def main(arguments: list[str] | None = None) -> None:
     except (CommandError, CycloptsError) as error:
         print(f"streamrt: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201 - this is a command's output
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)  # as shells say SIGINT
     except BrokenPipeError:
         # What is left in the buffer has nowhere to go, and Python would complain about it on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

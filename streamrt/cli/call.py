@@ -95,7 +95,7 @@ class _Talk:
             async for line in lines:
                 try:
                     await stream.send(json.loads(line))
-                except trio.BrokenResourceError:
+                except (trio.BrokenResourceError, APIError):
                     return  # the receiving side says why
                 except (ValueError, RecursionError) as error:
                     complaint = f"this line is not sent: {error}: {line.strip()[:60].decode(errors='replace')}"
@@ -113,8 +113,7 @@ class _Talk:
             self._stop(KeyboardInterrupt())
 
     def _stop(self, failure: BaseException) -> None:
-        if self.failure is None:
-            self.failure = failure
+        self.failure = self.failure or failure
         self._scope.cancel()
 
 

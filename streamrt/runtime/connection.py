@@ -179,7 +179,7 @@ class Connection(Port):
             raise
         finally:
             self._closing = True
-            await self._close()
+            await self._close()  # noqa: ASYNC102 - it shields what must be, with a deadline
 
     def conclude(self, code: int, reason: str) -> None:
         """Say how the stream ends once the block is left, if nobody else ends it before."""

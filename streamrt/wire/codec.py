@@ -24,9 +24,9 @@ import attrs
 import msgspec
 
 from streamrt.errors import Fault, InvalidMessage
+from streamrt.wire.graph import FIELDS, Graph, name_of
 from streamrt.wire.hooks import hook_in, hook_out
 from streamrt.wire.scalars import Faults, Hook, Wrong
-from streamrt.wire.graph import FIELDS, Graph, name_of
 
 T = TypeVar("T")
 

@@ -23,6 +23,21 @@ from uuid import UUID
 import attrs
 from cattrs import Converter
 
+from streamrt.wire.graph import (
+    ARRAYS,
+    FIELDS,
+    MAPPINGS,
+    MAX_INTEGER,
+    MIN_INTEGER,
+    SCALARS,
+    Kind,
+    is_typeddict,
+    json_of,
+    kinds,
+    literals,
+    name_of,
+    tag_of,
+)
 from streamrt.wire.scalars import (
     READ,
     WRITE,
@@ -42,21 +57,6 @@ from streamrt.wire.scalars import (
     quoted,
     step,
     string_out,
-)
-from streamrt.wire.graph import (
-    ARRAYS,
-    FIELDS,
-    MAPPINGS,
-    MAX_INTEGER,
-    MIN_INTEGER,
-    SCALARS,
-    Kind,
-    is_typeddict,
-    json_of,
-    kinds,
-    literals,
-    name_of,
-    tag_of,
 )
 
 

@@ -184,13 +184,6 @@ class MemoryTransport(Transport):
         return messages.take_batch()
 
     def watch(self, lost: Callable[[Disconnected], None]) -> None:
-        """Call `lost` when the carrier learns that the peer is gone, even while nobody receives.
-
-        Without it, a stream whose receive channel is full would learn nothing until somebody reads. By
-        default a carrier learns nothing but by receiving and sending.
-        """
-
-    def watch(self, lost: Callable[[Disconnected], None]) -> None:
         """Call `lost` when the other end closes; see `Transport.watch`."""
         self._incoming.lost = lost
 

@@ -28,7 +28,7 @@ from streamrt import (
 from streamrt.api import context
 
 if TYPE_CHECKING:
-    from collections import Counter as Hidden
+    from collections import UserString as Hidden
 
 
 @frozen
@@ -336,7 +336,7 @@ def test_a_decorator_without_its_parentheses_is_noticed() -> None:
     def declare(api: Service) -> object:
         decorator: Any = api.stream_out
 
-        @decorator
+        @decorator  # type: ignore[untyped-decorator]
         async def listen(stream: StreamOut[Say]) -> None: ...
 
         return listen

@@ -182,12 +182,13 @@ def running(directory: Path, *arguments: str) -> Generator[tuple[subprocess.Pope
 
 
 def wait_for(lines: Lines, pattern: str, nudge: Callable[[], object] = lambda: None) -> str:
-    """Return what a pattern matches in the next lines; nudge when none come."""
+    """Return what a pattern matches in the next lines; nudge first, and again when none come for long."""
     deadline = time.monotonic() + PATIENCE
     seen: list[str] = []
+    nudge()
     while time.monotonic() < deadline:
         try:
-            seen.append(lines.get(timeout=0.5))
+            seen.append(lines.get(timeout=10))
         except queue.Empty:
             nudge()
             continue
@@ -577,7 +578,7 @@ def test_a_change_restarts_the_server_and_a_mistake_does_not_end_it(tmp_path: Pa
     module.write_text(APP)
 
     def change(source: str) -> Callable[[], object]:
-        # Again and again: a change before the watcher is there is no change to it.
+        # Perhaps more than once: a change before the watcher is there is no change to it.
         return lambda: module.write_text(f"# {time.monotonic_ns()}\n{source}")
 
     with running(tmp_path, "run", "demo:app", "--reload", "--bind", "127.0.0.1:0") as (process, lines):

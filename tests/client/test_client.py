@@ -2,6 +2,7 @@
 
 import socket
 import struct
+from functools import partial
 from typing import Annotated
 
 import attrs
@@ -339,7 +340,7 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
 async def with_server(answer, use) -> None:
     """Run `use(url)` against a TCP server that does `answer(stream)` with each connection."""
     async with trio.open_nursery() as nursery:
-        [listener] = await nursery.start(lambda task_status: trio.serve_tcp(answer, 0, host="127.0.0.1", task_status=task_status))
+        [listener] = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
         with trio.fail_after(10):
             await use(f"ws://127.0.0.1:{listener.socket.getsockname()[1]}")
         nursery.cancel_scope.cancel()

@@ -5,7 +5,6 @@ Every test runs over memory and over hypercorn; what is about time is in `test_s
 
 import logging
 import math
-from collections.abc import Callable
 
 import attrs
 import pytest
@@ -24,8 +23,6 @@ class Number:
 @attrs.frozen
 class Code:
     code: str
-
-
 
 
 async def test_when_the_handler_returns_everything_sent_arrives_and_then_close_1000(carrier: Carrier) -> None:
@@ -159,8 +156,7 @@ async def test_when_the_peer_closes_the_loop_ends_after_what_had_arrived(carrier
     @service.stream_in_out("/listen", expose=True)
     async def listen(stream: StreamInOut[Number, Number]) -> None:
         try:
-            async for number in stream:
-                seen.append(number.value)
+            seen.extend([number.value async for number in stream])
             assert stream.ended is not None
             seen.append(stream.ended.by)
             with pytest.raises(trio.EndOfChannel):

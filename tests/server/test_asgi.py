@@ -225,5 +225,3 @@ async def test_plain_http_goes_to_the_fallback() -> None:
         await send({"type": "the fallback saw", "path": scope["path"]})
 
     assert await call_http(App(fallback=fallback)) == [{"type": "the fallback saw", "path": "/"}]
-
-

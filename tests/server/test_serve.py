@@ -119,7 +119,7 @@ async def test_streams_run_over_tls(authority: trustme.CA, tmp_path: Path) -> No
             nursery.cancel_scope.cancel()
 
 
-APP = '''
+APP = """
 from streamrt import App, Service, StreamOut
 
 service = Service("test")
@@ -129,7 +129,7 @@ async def hello(stream: StreamOut[str]) -> None:
     await stream.send("hello")
 
 app = App(service)
-'''
+"""
 
 
 @pytest.mark.slow

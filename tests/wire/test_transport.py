@@ -292,7 +292,7 @@ class Silent(Transport):
 async def test_a_carrier_need_not_send_at_once_nor_watch() -> None:
     silent = Silent()
     assert not silent.send_nowait(Frame(b"x"))
-    silent.watch(pytest.fail)
+    silent.watch(lambda _: pytest.fail("it has nothing to tell"))
 
 
 async def test_receiving_from_an_open_pair_is_a_checkpoint_when_it_waits() -> None:

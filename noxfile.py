@@ -1,0 +1,59 @@
+"""The project's sessions: `nox` runs the tests, the lint and the types; `nox -l` lists the rest."""
+
+import nox
+
+nox.options.sessions = ["tests", "lint", "types"]
+nox.options.reuse_existing_virtualenvs = True
+nox.options.download_python = "never"
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+CHECKED = ("streamrt", "services", "tests", "noxfile.py")
+TYPED = ("streamrt", "services", "tests/type_tests")
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    """Install streamrt from this checkout, and groups of development tools."""
+    session.install("-e", ".", *(tool for group in groups for tool in nox.project.dependency_groups(PROJECT, group)))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests, and hold the coverage at 100 %; arguments go to pytest, and then coverage is only shown."""
+    install(session, "tests")
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report", *(["--fail-under=0"] if session.posargs else []))
+
+
+@nox.session(python=["3.12", "3.13"])
+def newer(session: nox.Session) -> None:
+    """Run the tests on a newer Python, where there is one."""
+    install(session, "tests")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, Trio's rules, and that each layer imports only what is below it."""
+    install(session, "lint")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("flake8", "--select=ASYNC1,ASYNC2,ASYNC3", "--ignore=ASYNC109,ASYNC114,ASYNC124,ASYNC128", *CHECKED)
+    session.run("lint-imports", "--no-cache")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types with mypy and pyright, and that all that is public has one."""
+    install(session, "types")
+    session.run("mypy", *TYPED)
+    session.run("pyright", *TYPED)
+    session.run("pyright", "--verifytypes", "streamrt", "--ignoreexternal")
+
+
+@nox.session
+def services(session: nox.Session) -> None:
+    """Run the example services on http://127.0.0.1:8000 until Ctrl-C; arguments go to `streamrt run`."""
+    session.install("-e", ".")
+    session.run("streamrt", "run", "services:app", *session.posargs)
