@@ -148,7 +148,7 @@ class Admission:
         )
         if not incoming.private:
             _check_origin(request, limits.allowed_origins)
-        stack.enter_context(self._slot(incoming.peer))
+            stack.enter_context(self._slot(incoming.peer))
         auth_data = incoming.auth_data
         if auth_data is None:
             auth_data = await self._authenticate(request, endpoint, limits.handshake_timeout)

@@ -70,7 +70,7 @@ class Host:
         accepted = False
         try:
             async with AsyncExitStack() as stack:
-                if self.draining.is_set():
+                if self.draining.is_set() and not incoming.private:
                     raise APIError.unavailable("the server is shutting down", retry_after=1)
                 if self.lifespan is not None and not self._users:
                     raise APIError.unavailable("the app is not running")
@@ -126,7 +126,7 @@ class Host:
             self.draining = trio.Event()
 
     async def drain(self, seconds: float) -> None:
-        """Refuse new streams, and end the open ones over a span of time.
+        """Refuse new streams from outside, and end the open ones over a span of time.
 
         `draining` is set for all at once. A stream that has not ended when its share of the time is over
         is cancelled and closed with 1012; the shares are spread evenly, because clients that are all cut
@@ -143,9 +143,9 @@ class Host:
                 while self._streams:
                     await self._left.park()
             connection.end(RESTART)
-        for connection in self._streams:  # those that were being admitted when the drain began
-            connection.end(RESTART)
-        while self._streams:
+        while self._streams:  # some were being admitted when the drain began, or opened by a handler since
+            for connection in self._streams:
+                connection.end(RESTART)
             await self._left.park()
 
     @contextmanager

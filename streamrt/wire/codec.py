@@ -65,7 +65,8 @@ class Codec(Generic[T]):
         """Write a message as compact JSON in UTF-8.
 
         Raises:
-            EncodeError: The value does not fit the declared type; the error lists all that is wrong.
+            EncodeError: The value does not fit the declared type; the error lists all that is wrong, up to
+                100 faults.
         """
         try:
             return _write(self._unstructure(value))
@@ -80,7 +81,7 @@ class Codec(Generic[T]):
 
         Raises:
             InvalidMessage: The payload is not JSON, or does not fit the declared type, and nothing else
-                is raised whatever the payload; the error lists all that is wrong.
+                is raised whatever the payload; the error lists all that is wrong, up to 100 faults.
         """
         try:
             # msgspec does not look into the strings that it skips: this finds what is not UTF-8 in them.
@@ -137,9 +138,15 @@ _read = msgspec.json.Decoder(float_hook=float).decode
 
 _TOO_DEEP = "nested too deeply"
 
+_MAX_FAULTS = 100
+"""Faults that an error lists: more than anybody reads, and less than a hostile message could ask for."""
+
 
 def _public(faults: Faults) -> list[Fault]:
-    return [Fault("$" + path, message) for path, message in faults]
+    public = [Fault("$" + path, message) for path, message in faults[:_MAX_FAULTS]]
+    if len(faults) > _MAX_FAULTS:
+        public.append(Fault("$", f"and {len(faults) - _MAX_FAULTS} more faults"))
+    return public
 
 
 # --- The fast way in ---

@@ -5,7 +5,7 @@ import pytest
 import trio
 import trio.testing
 
-from streamrt import APIError, App, Ended, Limits, Service, StreamIn, StreamInOut, StreamOut, testing
+from streamrt import APIError, App, Ended, Limits, Service, StreamIn, StreamInOut, StreamOut, get_client, testing
 
 
 @attrs.frozen
@@ -226,7 +226,7 @@ async def test_a_drain_spreads_the_closes_over_its_window(autojump_clock) -> Non
     service = Service("test")
     ended: list[tuple[int, float]] = []
 
-    @service.stream_out("/wait")
+    @service.stream_out("/wait", expose=True)
     async def wait(stream: StreamOut[int]) -> None:
         await trio.sleep_forever()
 
@@ -249,7 +249,7 @@ async def test_a_drain_spreads_the_closes_over_its_window(autojump_clock) -> Non
 async def test_a_drain_is_over_when_the_last_stream_is(autojump_clock) -> None:
     service = Service("test")
 
-    @service.stream_out("/wait")
+    @service.stream_out("/wait", expose=True)
     async def wait(stream: StreamOut[int]) -> None:
         await stream.draining.wait()
         await trio.sleep(1)
@@ -269,7 +269,7 @@ async def test_a_stream_that_is_being_admitted_when_the_drain_begins_is_ended_wi
 
     service = Service("test")
 
-    @service.stream_out("/wait")
+    @service.stream_out("/wait", expose=True)
     async def wait(stream: StreamOut[int]) -> None:
         await trio.sleep_forever()
 
@@ -304,21 +304,43 @@ async def slow_auth(credentials: Token) -> str:
 async def test_while_it_drains_an_app_refuses_new_streams(autojump_clock) -> None:
     service = Service("test")
 
-    @service.stream_out("/wait")
+    @service.stream_out("/wait", expose=True)
     async def wait(stream: StreamOut[int]) -> None:
         await trio.sleep_forever()
 
     app = App(service)
-    async with testing.connect(app, "/wait") as peer, trio.open_nursery() as nursery:
-        nursery.start_soon(peer.closed)
-        nursery.start_soon(app.host.drain, 5)
-        await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(APIError.Unavailable, match="shutting down") as caught:
-            async with testing.connect(app, "/wait"):
-                pass
-        assert caught.value.retry_after == 1
-    async with testing.connect(app, "/wait"):  # the app can run again
+    async with app.client(private=False) as outside, trio.open_nursery() as nursery:
+        async with testing.connect(app, "/wait") as peer:
+            nursery.start_soon(peer.closed)
+            nursery.start_soon(app.host.drain, 5)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(APIError.Unavailable, match="shutting down") as caught:
+                async with outside.open_path("/wait"):
+                    pass
+            assert caught.value.retry_after == 1
+    async with app.client(private=False) as outside, outside.open_path("/wait"):  # the app can run again
         pass
+
+
+async def test_a_handler_that_is_finishing_may_still_call_others(autojump_clock) -> None:
+    service = Service("test")
+
+    @service.stream_out()
+    async def inner(stream: StreamOut[int]) -> None:
+        await stream.send(1)
+
+    @service.stream_out("/outer", expose=True)
+    async def outer(stream: StreamOut[int]) -> None:
+        await stream.draining.wait()
+        async with get_client().open(inner) as source:
+            await stream.send(await source.receive())
+
+    app = App(service)
+    async with testing.connect(app, "/outer") as peer, trio.open_nursery() as nursery:
+        nursery.start_soon(app.host.drain, 5)
+        assert await peer.receive() == "1"
+        assert await peer.closed() == Ended("peer", 1000)
+    assert trio.current_time() == 0
 
 
 async def test_input_that_the_handler_does_not_read_is_bounded(autojump_clock) -> None:

@@ -792,3 +792,10 @@ def test_a_class_that_is_local_to_a_function_must_move_to_module_level() -> None
 
     with pytest.raises(TypeError, match=r"Local: .*'Elsewhere', which is not found in .*must be at module level"):
         codec(Local)
+
+
+def test_a_hostile_message_gets_no_more_than_a_hundred_faults() -> None:
+    with pytest.raises(InvalidMessage) as caught:
+        codec(list[int]).decode("[" + ",".join(["null"] * 250) + "]")
+    assert len(caught.value.faults) == 101
+    assert str(caught.value.faults[-1]) == "$: and 150 more faults"
