@@ -64,8 +64,8 @@ class App:
         limits = Limits() if limits is None else limits
         endpoints = [endpoint for service in services for endpoint in service.endpoints]
         _check_auth(endpoints, auth_handler)
-        self.services = services
-        self.host = Host(
+        self.services: tuple[Service, ...] = services
+        self.host: Host = Host(
             endpoints=endpoints,
             admission=Admission(
                 router=_route(endpoints),

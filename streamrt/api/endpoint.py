@@ -142,7 +142,7 @@ class StreamOutEndpoint(Endpoint, Generic[H, M]):
 
     decorator = "stream_out"
     stream_type = StreamOut
-    disconnect_grace = 0
+    disconnect_grace: ClassVar[float] = 0
     """None at all: with the peer gone there is nobody left to write to."""
 
     @overload

@@ -60,7 +60,8 @@ class Limits:
             waits. Default 1024.
         send_bytes: The same in bytes. Default 1 MiB.
         send_timeout: Seconds that `send`, or the last flush, waits for a peer that does not read. Default 10.
-        handshake_timeout: Seconds for the auth handler and the middleware before the upgrade. Default 10.
+        handshake_timeout: Seconds that the auth handler may take. Default 10. Middleware has no deadline but
+            its own.
         close_timeout: Seconds that the closing handshake may take. Default 5.
         disconnect_grace: Seconds that a handler has to finish after its peer is gone. Default: 0 for a
             StreamOut, which has nobody left to write to, and 5 for the others, which may still have

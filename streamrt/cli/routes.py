@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
 from streamrt.api.endpoint import Endpoint, StreamInEndpoint
 from streamrt.api.signature import show
 from streamrt.app import App
+
+HEADINGS = ("PATH", "ENDPOINT", "STREAM", "HANDSHAKE", "ACCESS")
+BROKEN = ("STREAM", "HANDSHAKE")
+"""The columns that a narrow terminal may break, between words: the others are there to be copied."""
 
 PIPED = 10_000
 """Columns when nobody looks: a line of a table that is read by a program is never folded."""
@@ -18,25 +21,32 @@ PIPED = 10_000
 
 def print_routes(app: App) -> None:
     """Print one row for each endpoint, in the order they were declared."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("PATH", "ENDPOINT"):  # to be copied, so never broken
-        table.add_column(heading, no_wrap=True)
-    for heading in ("STREAM", "HANDSHAKE", "ACCESS"):
-        table.add_column(heading, overflow="fold")
-    for endpoint in app.host.endpoints:
-        row = (endpoint.path, endpoint.qualified_name, _stream(endpoint), _handshake(endpoint), _access(endpoint))
-        table.add_row(*row)
+    rows = [
+        (endpoint.path, endpoint.qualified_name, _stream(endpoint), _handshake(endpoint), _access(endpoint))
+        for endpoint in app.host.endpoints
+    ]
+    columns = [(heading, *texts) for heading, *texts in zip(HEADINGS, *rows, strict=True)]
     console = Console(markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         console.width = PIPED
-    console.width = max(console.width, Measurement.get(console, console.options.update(width=PIPED), table).minimum)
+    gaps = 2 * (len(HEADINGS) - 1)
+    is_narrow = console.width < gaps + sum(max(map(len, column)) for column in columns)
+    table = Table(box=None, pad_edge=False)
+    widths: list[int] = []
+    for column in columns:
+        pieces = " ".join(column).split() if is_narrow and column[0] in BROKEN else column
+        widths.append(max(map(len, pieces)))
+        table.add_column(column[0], width=widths[-1])
+    for row in rows:
+        table.add_row(*row)
+    console.width = max(console.width, gaps + sum(widths))  # what does not fit at all, the terminal breaks
     console.print(table)
 
 
 def _stream(endpoint: Endpoint) -> str:
-    """Return what the handler takes and returns: ``StreamIn[Chunk] -> Stored``."""
+    """Return what the handler takes and returns: ``In[Chunk] -> Stored``."""
     incoming, outgoing = (codec and _name(codec.type) for codec in (endpoint.incoming, endpoint.outgoing))
-    kind = endpoint.stream_type.__name__
+    kind = endpoint.stream_type.__name__.removeprefix("Stream")
     if isinstance(endpoint, StreamInEndpoint):
         return f"{kind}[{incoming}]" + (f" -> {outgoing}" if outgoing else "")
     return f"{kind}[{', '.join(filter(None, (incoming, outgoing)))}]"
@@ -58,4 +68,4 @@ def _handshake(endpoint: Endpoint) -> str:
 
 
 def _access(endpoint: Endpoint) -> str:
-    return ("public" if endpoint.expose else "private") + (", auth" if endpoint.auth else "")
+    return ("public" if endpoint.expose else "private") + (" auth" if endpoint.auth else "")

@@ -18,7 +18,7 @@ import trio
 import trio_websocket
 import wsproto.utilities
 
-from streamrt.errors import APIError, CloseCode, error_from_response
+from streamrt.errors import APIError, error_from_response
 from streamrt.runtime.scopes import lone_error
 from streamrt.wire.dialect import ENCORE_WS
 from streamrt.wire.transport import Disconnected, Frame, Payload, Transport
@@ -117,7 +117,7 @@ class WebSocketConnector(Connector):
                 raise
             raise APIError.unavailable(f"{self._netloc} does not answer like a WebSocket server: {error}") from error
         finally:
-            await trio.aclose_forcefully(stream)
+            stream.abort()
 
     async def _open_stream(self, deadline: float) -> _Stream:
         try:
@@ -148,7 +148,7 @@ class WebSocketConnector(Connector):
         with self._patience(deadline):
             websocket = await trio_websocket.wrap_client_stream(
                 nursery,
-                stream,  # type: ignore[arg-type] # it wants no more than trio.abc.Stream
+                stream,  # type: ignore[arg-type] # it uses no more of a stream than this
                 self._netloc,
                 f"{self._prefix}{target.path}{query}",
                 subprotocols=[ENCORE_WS],
@@ -176,7 +176,7 @@ class _LostError(Exception):
 
 
 @final
-class _Stream(trio.abc.Stream):
+class _Stream:
     """The byte stream, for trio-websocket: it would wait for ever when this ends during the handshake."""
 
     def __init__(self, carrier: trio.SocketStream | trio.SSLStream[trio.SocketStream], tcp: trio.SocketStream) -> None:
@@ -209,9 +209,6 @@ class _Stream(trio.abc.Stream):
                 raise
             raise _LostError from error
 
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._carrier.wait_send_all_might_not_block()
-
     async def aclose(self) -> None:
         await self._carrier.aclose()
 
@@ -221,9 +218,8 @@ class _Stream(trio.abc.Stream):
 
 
 def _disconnected(closed: trio_websocket.ConnectionClosed) -> Disconnected:
-    if closed.reason is None:
-        return Disconnected(CloseCode.ABNORMAL)
-    return Disconnected(int(closed.reason.code), closed.reason.reason or "")
+    assert closed.reason is not None  # it is None before a connection is closed
+    return Disconnected(closed.reason.code, closed.reason.reason or "")
 
 
 def _refusal(rejected: trio_websocket.ConnectionRejected) -> APIError:

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 import trio
 from attrs import define, field, frozen
 
+from streamrt.api import context
 from streamrt.api.endpoint import Endpoint
 from streamrt.api.handshake import HandshakeSpec
 from streamrt.api.limits import Limits
@@ -152,6 +153,7 @@ class Admission:
         auth_data = incoming.auth_data
         if auth_data is None:
             auth_data = await self._authenticate(request, endpoint, limits.handshake_timeout)
+        context.auth_data.set(auth_data)
         handshake = None
         if endpoint.handshake is not None:
             handshake = endpoint.handshake.parse(path=path, query_string=request.query_string, headers=headers)

@@ -91,11 +91,11 @@ class Connection(Port):
         owes_response: bool = False,
         grace: float = math.inf,
     ) -> None:
-        self.request = request
-        self.limits = limits
-        self.draining = draining
+        self.request: Request = request
+        self.limits: Limits = limits
+        self.draining: trio.Event = draining
         self.ended: Ended | None = None
-        self.scope = trio.CancelScope()  # around the handler; a client's is never entered
+        self.scope: trio.CancelScope = trio.CancelScope()  # around the handler; a client's is never entered
         self._transport = transport
         self._side = side
         self._takes_input = takes_input
@@ -166,8 +166,10 @@ class Connection(Port):
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
                     nursery.start_soon(self._read)
-                    yield
-                    self._closing = True
+                    try:
+                        yield
+                    finally:
+                        self._closing = True
                     await self._flush()
                     self.end(self._verdict)
                     nursery.cancel_scope.cancel()
@@ -178,7 +180,6 @@ class Connection(Port):
             self.end(Ended("handler", CloseCode.GOING_AWAY))
             raise
         finally:
-            self._closing = True
             await self._close()  # noqa: ASYNC102 - it shields what must be, with a deadline
 
     def conclude(self, code: int, reason: str) -> None:
@@ -239,9 +240,9 @@ class Connection(Port):
         error = APIError.resource_exhausted(f"the peer has not read for {self.limits.send_timeout:g} s")
         if self.ended is None:
             self.ended = Ended("runtime", error.close_code, error.reason())
-            self._outbox.close()
-            self._break()
-            self._transport.abort(error.close_code, error.reason())
+        self._outbox.close()
+        self._break()
+        self._transport.abort(self.ended.code, self.ended.reason)
         return error
 
     def _lost(self, gone: Disconnected) -> None:

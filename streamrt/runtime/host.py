@@ -28,7 +28,7 @@ from .session import connect, run_session
 Lifespan: TypeAlias = Callable[[trio.Nursery], AbstractAsyncContextManager[object]]
 """Entered before the first stream, left after the last; it is given a nursery for background tasks."""
 
-logger = logging.getLogger("streamrt")
+_logger = logging.getLogger("streamrt")
 current_host: ContextVar[Host] = ContextVar("streamrt.host")
 
 
@@ -74,26 +74,25 @@ class Host:
                     raise APIError.unavailable("the server is shutting down", retry_after=1)
                 if self.lifespan is not None and not self._users:
                     raise APIError.unavailable("the app is not running")
+                current_host.set(self)
+                context.resources.set(self._resources)
                 admitted = await self.admission.admit(incoming, stack)
                 accepted = True
-                current_host.set(self)
-                context.auth_data.set(admitted.auth_data)
-                context.resources.set(self._resources)
                 connection = connect(admitted, await accept(admitted.request.dialect), self.draining)
                 with self._open(connection):
                     await run_session(admitted, connection)
         except APIError as error:
             if not accepted:
                 if isinstance(error, APIError.Internal):
-                    logger.exception("%s: refused because of an internal error", incoming.path)
+                    _logger.exception("%s: refused because of an internal error", incoming.path)
                     raise error.public() from error
                 raise
-            logger.exception("%s: the middleware failed", incoming.path)
+            _logger.exception("%s: the middleware failed", incoming.path)
         except Exception as error:
             if not accepted:
-                logger.exception("%s: refused because the auth handler or the middleware failed", incoming.path)
+                _logger.exception("%s: refused because the auth handler or the middleware failed", incoming.path)
                 raise APIError.internal() from error
-            logger.exception("%s: the transport or the middleware failed", incoming.path)
+            _logger.exception("%s: the transport or the middleware failed", incoming.path)
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:

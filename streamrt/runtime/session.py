@@ -28,7 +28,7 @@ from streamrt.wire.transport import Transport
 from .admission import Admitted
 from .connection import Connection
 
-logger = logging.getLogger("streamrt")
+_logger = logging.getLogger("streamrt")
 
 
 def connect(admitted: Admitted, transport: Transport, draining: trio.Event) -> Connection:
@@ -82,7 +82,7 @@ def _conclude(name: str, connection: Connection, error: Exception) -> None:
     public = [leaf for leaf in errors if isinstance(leaf, APIError)]
     told = public[0] if len(public) == len(errors) else APIError.internal()
     if isinstance(told, APIError.Internal):
-        logger.error("%s: the handler failed", name, exc_info=error)
+        _logger.error("%s: the handler failed", name, exc_info=error)
     connection.conclude(told.close_code, told.reason())
 
 

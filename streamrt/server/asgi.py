@@ -23,7 +23,7 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
-logger = logging.getLogger("streamrt")
+_logger = logging.getLogger("streamrt")
 
 
 @final
@@ -106,7 +106,7 @@ async def serve_lifespan(host: Host, receive: Receive, send: Send) -> None:
             await send({"type": "lifespan.startup.complete"})
             await receive()  # lifespan.shutdown
     except Exception as error:
-        logger.exception("the app's lifespan failed")
+        _logger.exception("the app's lifespan failed")
         if started:
             raise
         await send({"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"})

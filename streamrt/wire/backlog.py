@@ -40,8 +40,8 @@ class Backlog(Generic[T]):
         self._size = size
         self._producers = trio.lowlevel.ParkingLot()
         self._consumers = trio.lowlevel.ParkingLot()
-        self.queued_bytes = 0
-        self.closed = False
+        self.queued_bytes: int = 0
+        self.closed: bool = False
 
     def __len__(self) -> int:
         return len(self._items)

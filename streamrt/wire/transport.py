@@ -46,7 +46,7 @@ class Frame:
     __slots__ = ("_text", "payload")
 
     def __init__(self, payload: bytes) -> None:
-        self.payload = payload
+        self.payload: bytes = payload
         self._text: str | None = None
 
     def __len__(self) -> int:
@@ -71,8 +71,8 @@ class Disconnected(Exception):
 
     def __init__(self, code: int, reason: str = "") -> None:
         super().__init__(code, reason)
-        self.code = int(code)
-        self.reason = reason
+        self.code: int = int(code)
+        self.reason: str = reason
 
 
 class Transport(ABC):

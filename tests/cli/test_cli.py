@@ -290,12 +290,12 @@ def test_routes_are_a_table(here: Path, capsys: pytest.CaptureFixture[str]) -> N
     captured = capsys.readouterr()
     assert [re.split(r" {2,}", line.rstrip()) for line in captured.out.splitlines()] == [
         ["PATH", "ENDPOINT", "STREAM", "HANDSHAKE", "ACCESS"],
-        ["/echo", "demo.echo", "StreamInOut[Line, Line]", "-", "public"],
-        ["/upload", "demo.upload", "StreamIn[Line] -> Total", "-", "public"],
-        ["/rows", "demo.rows", "StreamOut[Line]", "?n, header prefix", "public"],
-        ["/silent", "demo.silent", "StreamOut[Line]", "-", "public"],
-        ["/the rooms/{room}", "demo.listen", "StreamOut[list[Line]]", "?page[size]", "public, auth"],
-        ["/demo.quiet", "demo.quiet", "StreamIn[Line]", "-", "private"],
+        ["/echo", "demo.echo", "InOut[Line, Line]", "-", "public"],
+        ["/upload", "demo.upload", "In[Line] -> Total", "-", "public"],
+        ["/rows", "demo.rows", "Out[Line]", "?n, header prefix", "public"],
+        ["/silent", "demo.silent", "Out[Line]", "-", "public"],
+        ["/the rooms/{room}", "demo.listen", "Out[list[Line]]", "?page[size]", "public auth"],
+        ["/demo.quiet", "demo.quiet", "In[Line]", "-", "private"],
     ]
     assert captured.err == ""
 
@@ -310,6 +310,7 @@ def test_a_terminal_breaks_neither_paths_nor_names(
     lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
     assert all(len(line) <= 80 for line in lines)
     assert any(line.startswith("/the rooms/{room}  demo.listen") for line in lines)
+    assert any(line.rstrip().endswith("public auth") for line in lines)
 
 
 # streamrt call

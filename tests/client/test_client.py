@@ -6,9 +6,11 @@ from functools import partial
 from typing import Annotated
 
 import attrs
+import h11
 import pytest
 import trio
 import trio.testing
+import trio_websocket
 
 from streamrt import (
     APIError,
@@ -26,6 +28,8 @@ from streamrt import (
     get_client,
     testing,
 )
+from streamrt.client.websocket import WebSocketTransport
+from streamrt.wire.transport import Disconnected, Frame
 from tests.conftest import Carrier, served
 
 
@@ -483,6 +487,13 @@ async def test_a_send_that_was_cancelled_in_the_middle_is_not_followed_by_a_clos
     await with_server(accept_and_stall, use)
 
 
+async def test_an_error_of_the_block_that_looks_like_the_protocols_is_left_alone() -> None:
+    async with served(app) as url:
+        with pytest.raises(h11.RemoteProtocolError, match="mine"):
+            async with Client(url).open(upload):
+                raise h11.RemoteProtocolError("mine")
+
+
 async def test_a_message_of_the_server_that_does_not_fit_is_an_invalid_message() -> None:
     liar, truth = Service("test"), Service("test")
 
@@ -496,3 +507,14 @@ async def test_a_message_of_the_server_that_does_not_fit_is_an_invalid_message()
     async with App(liar).client() as client, client.open(counts) as stream:
         with pytest.raises(InvalidMessage, match=r"\$\.count: required field is missing"):
             await stream.receive()
+
+
+async def test_a_send_that_finds_the_connection_closed_says_how_it_was_closed() -> None:
+    class Closed:
+        async def send_message(self, message: str) -> None:
+            raise trio_websocket.ConnectionClosed(trio_websocket.CloseReason(4404, "not_found: gone"))
+
+    transport = WebSocketTransport(Closed(), None)  # type: ignore[arg-type]
+    with pytest.raises(Disconnected) as caught:
+        await transport.send([Frame(b"1")])
+    assert (caught.value.code, caught.value.reason) == (4404, "not_found: gone")

@@ -184,6 +184,20 @@ async def test_middleware_is_entered_in_order_after_all_other_checks_and_left_wh
     assert events == ["one enters test.public", "two enters test.public", "two leaves", "one leaves"]
 
 
+async def test_middleware_knows_who_is_calling(carrier: Carrier) -> None:
+    names: list[str] = []
+
+    @asynccontextmanager
+    async def note(request: Request) -> AsyncGenerator[None]:
+        names.append(get_auth_data(User).name)
+        yield
+
+    app = make_app(middleware=[note])
+    async with carrier.client(app, headers={"authorization": "ada"}) as client, client.open_path("/members/1"):
+        pass
+    assert names == ["ada"]
+
+
 async def test_middleware_can_refuse_with_an_error(carrier: Carrier) -> None:
     @asynccontextmanager
     async def refuse(request: Request) -> AsyncGenerator[None]:

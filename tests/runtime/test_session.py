@@ -10,7 +10,7 @@ import attrs
 import pytest
 import trio
 
-from streamrt import APIError, App, Ended, InvalidMessage, Service, StreamIn, StreamInOut, StreamOut
+from streamrt import APIError, App, Ended, InvalidMessage, Service, StreamIn, StreamInOut, StreamOut, testing
 from streamrt.errors import CLASSES
 from tests.conftest import Carrier
 
@@ -132,6 +132,19 @@ async def test_an_api_error_beside_another_error_is_an_internal_one(
     async with carrier.connect(App(service), "/group") as peer:
         assert await peer.closed() == Ended("peer", 1011, "internal: an internal error occurred")
     assert "KeyError" in caplog.text
+
+
+async def test_what_is_no_exception_is_not_held_back(autojump_clock) -> None:
+    service = Service("test")
+
+    @service.stream_out("/exit")
+    async def leave(stream: StreamOut[Number]) -> None:
+        raise BaseExceptionGroup("both", [SystemExit(3), KeyError("beside it")])
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with testing.connect(App(service), "/exit"):
+            await trio.sleep_forever()
+    assert isinstance(caught.value.exceptions[0], SystemExit)
 
 
 async def test_a_response_that_does_not_fit_its_type_is_an_internal_error(

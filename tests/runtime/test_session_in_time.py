@@ -144,6 +144,21 @@ async def test_a_last_flush_to_a_stalled_peer_is_bounded_too(autojump_clock) -> 
         assert trio.current_time() == 4
 
 
+async def test_a_stalled_peer_that_breaks_the_rules_is_not_waited_for_any_longer(autojump_clock) -> None:
+    service = Service("test")
+
+    @service.stream_out("/quiet", send_timeout=4)
+    async def quiet(stream: StreamOut[int]) -> None:
+        await stream.send(1)
+        await trio.sleep_forever()
+
+    async with testing.connect(App(service), "/quiet", stalled=True) as peer:
+        await trio.sleep(1)
+        await peer.send("1")
+        assert await peer.closed() == Ended("peer", 1003, "this stream takes no messages")
+    assert trio.current_time() == 5
+
+
 async def test_a_slow_peer_is_not_a_stalled_one(autojump_clock) -> None:
     service = Service("test")
 

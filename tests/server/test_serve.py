@@ -52,6 +52,16 @@ async def test_a_nursery_gets_the_urls_that_are_bound() -> None:
     assert config.bind == ["127.0.0.1:8000"]  # it is not changed
 
 
+async def test_without_a_bind_the_configs_is_taken() -> None:
+    config = Config()
+    config.errorlog = None
+    config.bind = ["127.0.0.1:0"]
+    async with trio.open_nursery() as nursery:
+        [url] = await nursery.start(partial(streamrt.serve, make_app(), config=config))
+        assert url.startswith("http://127.0.0.1:")
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_message_of_the_endpoints_size_passes_hypercorn_too() -> None:
     big = "x" * ((20 << 20) - 2)
     async with served(make_app()) as url, connect_socket(url + "/echo") as peer:
