@@ -20,7 +20,9 @@ from .load import load_app
 from .routes import print_routes
 from .run import run_app, run_reloading
 
-commands = Commands(name="streamrt", help="Typed streaming APIs on Trio.", default_parameter=Parameter(negative=()))
+commands: Commands = Commands(
+    name="streamrt", help="Typed streaming APIs on Trio.", default_parameter=Parameter(negative=())
+)
 
 
 @commands.command

@@ -9,7 +9,7 @@ from typing import final
 
 from attrs import field, frozen
 
-from streamrt.wire.dialect import Headers
+from streamrt.wire.dialect import Headers, is_header
 from streamrt.wire.transport import Transport
 
 
@@ -30,8 +30,16 @@ class Target:
 
 
 def header_lines(headers: Mapping[str, str] | None) -> list[tuple[str, str]]:
-    """Return headers as lines, with their names in lower case."""
-    return [] if headers is None else [(name.lower(), value) for name, value in headers.items()]
+    """Return headers as lines, with their names in lower case.
+
+    Raises:
+        ValueError: One of them cannot be a header. It is named, but its value is not told.
+    """
+    lines = [] if headers is None else [(name.lower(), value) for name, value in headers.items()]
+    for name, value in lines:
+        if not is_header(name, value):
+            raise ValueError(f"the header {name!r} has a character that no header may have")
+    return lines
 
 
 class Connector(ABC):

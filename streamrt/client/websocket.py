@@ -106,8 +106,12 @@ class WebSocketConnector(Connector):
         try:
             with lone_error():
                 async with trio.open_nursery() as nursery:
-                    yield WebSocketTransport(await self._shake_hands(stream, target, nursery, deadline), stream)
-                    nursery.cancel_scope.cancel()
+                    websocket, reading = await nursery.start(self._run, stream, target, deadline)
+                    reading.shield = True  # a Close has an answer, also when everything around is cancelled
+                    try:
+                        yield WebSocketTransport(websocket, stream)
+                    finally:
+                        reading.cancel()
         except trio_websocket.ConnectionRejected as rejected:
             raise _refusal(rejected) from None
         except _LostError as lost:
@@ -140,6 +144,17 @@ class WebSocketConnector(Connector):
             tcp.socket.close()
             raise
         return _Stream(tls, tcp)
+
+    async def _run(
+        self,
+        stream: _Stream,
+        target: Target,
+        deadline: float,
+        task_status: trio.TaskStatus[tuple[trio_websocket.WebSocketConnection, trio.CancelScope]],
+    ) -> None:
+        with trio.CancelScope() as reading, lone_error():
+            async with trio.open_nursery() as nursery:
+                task_status.started((await self._shake_hands(stream, target, nursery, deadline), reading))
 
     async def _shake_hands(
         self, stream: _Stream, target: Target, nursery: trio.Nursery, deadline: float

@@ -90,6 +90,10 @@ class Backlog(Generic[T]):
         self._producers.unpark_all()
         return batch
 
+    def recheck(self) -> None:
+        """Wake those that wait for room, because something besides the room has changed."""
+        self._producers.unpark_all()
+
     def close(self) -> None:
         """End all waiting, now and in future. What is queued stays to be taken."""
         self.closed = True

@@ -37,6 +37,11 @@ FORBIDDEN = frozenset(
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 
 
+def is_header(name: str, value: str) -> bool:
+    """Tell whether a line with this name, in lower case, and this value can be a header."""
+    return name != "" and _TOKEN.issuperset(name) and not any(character in value for character in "\r\n\0")
+
+
 def select_subprotocol(offered: Iterable[str]) -> str | None:
     """Return the subprotocol to answer with, or None when none of ours was offered."""
     return ENCORE_WS if ENCORE_WS in offered else None

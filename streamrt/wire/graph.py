@@ -183,7 +183,7 @@ class Graph:
         self._unions: list[tuple[Any, str]] = []
         at = name_of(declared)
         try:
-            self.root = self._resolve(declared, at, {})
+            self.root: Any = self._resolve(declared, at, {})
         except RecursionError:
             raise TypeError(
                 f"{at}: the type has no end; a class may refer to itself, but not to a bigger one"

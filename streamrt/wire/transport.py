@@ -215,6 +215,7 @@ class MemoryTransport(Transport):
     async def close(self, code: int, reason: str) -> None:
         """Send a Close; see `Transport.close`."""
         self._outgoing.close(code, reason)
+        self._incoming.messages.recheck()  # whoever sends from the other end is told
 
     async def wait_closed(self) -> None:
         """Read on until the other end has closed too; see `Transport.wait_closed`."""

@@ -332,6 +332,44 @@ async def test_a_url_that_is_none_is_refused_at_once(url: str) -> None:
         Client(url)
 
 
+@pytest.mark.parametrize("headers", [{"a b": "c"}, {"": "c"}, {"a": "b\r\nc: d"}])
+async def test_a_header_that_can_be_none_is_refused_at_once(headers: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="no header may have"):
+        Client("ws://localhost", headers=headers)
+    async with app.client() as client:
+        with pytest.raises(ValueError, match="no header may have"):
+            async with client.open_path("/upload", headers=headers):
+                pass
+
+
+async def test_a_client_that_is_cancelled_says_goodbye_and_is_gone(carrier: Carrier) -> None:
+    ended: list[Ended | None] = []
+    over = trio.Event()
+    service = Service("test")
+
+    @service.stream_in_out("/listen", expose=True)
+    async def listen(stream: StreamInOut[Say, Say]) -> None:
+        try:
+            async for _ in stream:
+                pass
+        finally:
+            ended.append(stream.ended)
+            over.set()
+
+    # With a deadline a thousand times as long, it is the goodbye that ends it, and not the deadline.
+    limits = Limits(close_timeout=5000)
+    async with carrier.client(App(service, limits=limits)) as client:
+        client._limits = limits
+        with trio.CancelScope() as scope:
+            async with client.open(listen):
+                scope.cancel()
+                await trio.sleep_forever()
+        await over.wait()
+    assert scope.cancelled_caught
+    # In memory the handler is inside of the scope; over a socket it hears of it.
+    assert [None if how is None else how.by for how in ended] == {"memory": [None], "hypercorn": ["peer"]}[carrier.name]
+
+
 async def test_a_server_that_is_not_there_is_unavailable() -> None:
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listeners[0].socket.getsockname()[1]

@@ -302,3 +302,19 @@ async def test_receiving_from_an_open_pair_is_a_checkpoint_when_it_waits() -> No
         await other.receive()
     assert scope.cancelled_caught
     assert one.send_nowait(Frame(b"x"))
+
+
+async def test_a_send_that_waits_for_room_ends_when_the_other_end_closes_without_reading(autojump_clock) -> None:
+    one, other = memory_transports()
+    while one.send_nowait(Frame(b"1")):
+        pass
+    async with trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            with pytest.raises(Disconnected) as caught:
+                await one.send([Frame(b"2")])
+            assert caught.value.code == 4000
+
+        nursery.start_soon(send)
+        await wait_all_tasks_blocked()
+        await other.close(4000, "")
