@@ -77,7 +77,8 @@ async def test_clients_side_by_side_share_one_lifespan(autojump_clock) -> None:
             await trio.sleep(seconds)
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(use, 1)  # whichever comes first holds the lifespan until the other is done
+        nursery.start_soon(use, 1)  # the first holds the lifespan, and waits until the second is done
+        await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(use, 2)
     assert events == ["entered", "the stream is over", "the stream is over", "left"]
     assert trio.current_time() == 2

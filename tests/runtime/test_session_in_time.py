@@ -324,15 +324,18 @@ async def test_while_it_drains_an_app_refuses_new_streams(autojump_clock) -> Non
         await trio.sleep_forever()
 
     app = App(service)
-    async with app.client(private=False) as outside, trio.open_nursery() as nursery:
-        async with testing.connect(app, "/wait") as peer:
-            nursery.start_soon(peer.closed)
-            nursery.start_soon(app.host.drain, 5)
-            await trio.testing.wait_all_tasks_blocked()
-            with pytest.raises(APIError.Unavailable, match="shutting down") as caught:
-                async with outside.open_path("/wait"):
-                    pass
-            assert caught.value.retry_after == 1
+    async with (
+        app.client(private=False) as outside,
+        testing.connect(app, "/wait") as peer,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(peer.closed)
+        nursery.start_soon(app.host.drain, 5)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(APIError.Unavailable, match="shutting down") as caught:
+            async with outside.open_path("/wait"):
+                pass
+        assert caught.value.retry_after == 1
     async with app.client(private=False) as outside, outside.open_path("/wait"):  # the app can run again
         pass
 
