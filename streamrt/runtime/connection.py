@@ -186,6 +186,11 @@ class Connection(Port):
         """Say how the stream ends once the block is left, if nobody else ends it before."""
         self._verdict = Ended("handler", code, reason)
 
+    def cut_off(self, ended: Ended) -> None:
+        """End the stream, and cancel a handler that is still there although it had ended before."""
+        self.end(ended)
+        self.scope.cancel()
+
     def end(self, ended: Ended) -> None:
         """Decide how the stream ended; only the first call counts.
 

@@ -33,6 +33,25 @@ current_host: ContextVar[Host] = ContextVar("streamrt.host")
 
 
 @final
+@define(eq=False)
+class _Run:
+    """One time that the app runs: its resources, and how many blocks beside the first use them."""
+
+    resources: object
+    left: trio.lowlevel.ParkingLot
+    guests: int = 0
+
+    @contextmanager
+    def guest(self) -> Generator[None]:
+        self.guests += 1
+        try:
+            yield
+        finally:
+            self.guests -= 1
+            self.left.unpark_all()
+
+
+@final
 @define(eq=False, kw_only=True)
 class Host:
     """Runs the streams of one app.
@@ -47,8 +66,7 @@ class Host:
     admission: Admission
     lifespan: Lifespan | None
     draining: trio.Event = field(factory=trio.Event, init=False)
-    _resources: object = field(default=None, init=False)
-    _users: int = field(default=0, init=False)
+    _run: _Run | None = field(default=None, init=False)
     _streams: set[Connection] = field(factory=lambda: set[Connection](), init=False)
     _left: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
 
@@ -72,10 +90,10 @@ class Host:
             async with AsyncExitStack() as stack:
                 if self.draining.is_set() and not incoming.private:
                     raise APIError.unavailable("the server is shutting down", retry_after=1)
-                if self.lifespan is not None and not self._users:
+                if self.lifespan is not None and self._run is None:
                     raise APIError.unavailable("the app is not running")
                 current_host.set(self)
-                context.resources.set(self._resources)
+                context.resources.set(None if self._run is None else self._run.resources)
                 admitted = await self.admission.admit(incoming, stack)
                 accepted = True
                 connection = connect(admitted, await accept(admitted.request.dialect), self.draining)
@@ -101,27 +119,23 @@ class Host:
         Blocks may nest and overlap, as with an in-memory client beside a server: the first one enters
         the lifespan, and leaves it when all others are left and all streams are over.
         """
-        if self._users:
-            self._users += 1
-            try:
+        if self._run is not None:
+            with self._run.guest():
                 yield
-            finally:
-                self._users -= 1
-                self._left.unpark_all()
             return
         try:
             with lone_error():
                 async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
                     stack.callback(nursery.cancel_scope.cancel)
+                    resources = None
                     if self.lifespan is not None:
-                        self._resources = await stack.enter_async_context(self.lifespan(nursery))
-                    self._users = 1
+                        resources = await stack.enter_async_context(self.lifespan(nursery))
+                    self._run = run = _Run(resources, self._left)
                     yield
-                    while self._users > 1 or self._streams:
+                    while run.guests or self._streams:
                         await self._left.park()
         finally:
-            self._users = 0
-            self._resources = None
+            self._run = None
             self.draining = trio.Event()
 
     async def drain(self, seconds: float) -> None:
@@ -141,10 +155,10 @@ class Host:
             with trio.move_on_at(begin + seconds * count / len(streams)):
                 while self._streams:
                     await self._left.park()
-            connection.end(RESTART)
+            connection.cut_off(RESTART)
         while self._streams:  # some were being admitted when the drain began, or opened by a handler since
             for connection in self._streams:
-                connection.end(RESTART)
+                connection.cut_off(RESTART)
             await self._left.park()
 
     @contextmanager

@@ -84,6 +84,45 @@ async def test_clients_side_by_side_share_one_lifespan(autojump_clock) -> None:
     assert trio.current_time() == 2
 
 
+async def test_a_lifespan_that_fails_under_several_blocks_leaves_an_app_that_can_run_again(autojump_clock) -> None:
+    fails = True
+
+    @asynccontextmanager
+    async def lifespan(nursery: trio.Nursery) -> AsyncGenerator[Database]:
+        async def fail() -> None:
+            await trio.sleep(1)
+            raise RuntimeError("the feed is gone")
+
+        if fails:
+            nursery.start_soon(fail)
+        yield Database()
+
+    service = Service("test")
+
+    @service.stream_out("/hello")
+    async def hello(stream: StreamOut[int]) -> None:
+        await stream.send(get_resources(Database).queries)
+
+    app = App(service, lifespan=lifespan)
+
+    async def guest() -> None:
+        async with app.client() as client:
+            await trio.sleep(2)
+            with pytest.raises(APIError.Unavailable, match="the app is not running"):
+                async with client.open(hello):
+                    pass
+
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(RuntimeError, match="the feed is gone"):
+            async with app.client():
+                nursery.start_soon(guest)
+                await trio.sleep_forever()
+    fails = False
+    for _ in range(2):
+        async with app.client() as client, client.open(hello) as stream:
+            assert await stream.receive() == 0
+
+
 async def test_an_app_can_run_again(autojump_clock) -> None:
     events: list[str] = []
     app = app_with_database(events)

@@ -261,6 +261,25 @@ async def test_a_drain_spreads_the_closes_over_its_window(autojump_clock) -> Non
     assert ended == [(1012, 2), (1012, 4), (1012, 6), (1012, 8)]
 
 
+async def test_a_drain_cancels_a_handler_that_goes_on_after_its_stream_has_ended(autojump_clock) -> None:
+    service = Service("test")
+    cancelled_at: list[float] = []
+
+    @service.stream_in_out("/work")
+    async def work(stream: StreamInOut[int, int]) -> None:
+        await stream.aclose()
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled_at.append(trio.current_time())
+
+    app = App(service)
+    async with testing.connect(app, "/work") as peer:
+        assert await peer.closed() == Ended("peer", 1000)
+        await app.host.drain(3)
+    assert cancelled_at == [3]
+
+
 async def test_a_drain_is_over_when_the_last_stream_is(autojump_clock) -> None:
     service = Service("test")
 
