@@ -161,3 +161,23 @@ async def test_stock_hypercorn_serves_an_app(tmp_path: Path) -> None:
                 assert await peer.receive() == '"hello"'
                 assert await peer.closed() == Ended("peer", 1000)
             process.terminate()
+
+
+@pytest.mark.parametrize("who", ["server", "client"])
+async def test_tcp_is_closed_promptly_after_the_closing_handshake(who: str) -> None:
+    service = Service("test")
+
+    @service.stream_in_out("/once", expose=True, close_timeout=5000)  # not because that has passed
+    async def once(stream: StreamInOut[str, str]) -> None:
+        async for message in stream:
+            await stream.send(message)
+            break
+
+    async with served(App(service)) as url, connect_socket(url + "/once") as peer:
+        if who == "server":
+            await peer.send('"hello"')
+            assert await peer.receive() == '"hello"'
+        else:
+            await peer.close(1000)
+        ended = await peer.closed()  # which is the end of TCP, not only a Close
+    assert ended == Ended("peer", 1000)
