@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shlex
 import signal
@@ -10,6 +11,7 @@ import traceback
 from collections.abc import Sequence
 
 import trio
+from hypercorn.config import Config
 
 from streamrt.app import App
 from streamrt.server.serve import serve
@@ -30,6 +32,7 @@ def run_app(app: App, bind: Sequence[str], drain: float) -> None:
         parts = _read_address(address)
         if parts is None or int(parts["port"] or 0) > 65535:
             raise CommandError(f"an address is like 127.0.0.1:8000, not {address!r}")
+    logging.basicConfig(level=logging.INFO, format="[%(asctime)s] [%(levelname)s] %(name)s: %(message)s")
     try:
         trio.run(_serve, app, bind, drain)
     except (Exception, BaseExceptionGroup) as caught:  # noqa: BLE001 - whatever the app raises
@@ -42,6 +45,8 @@ def run_app(app: App, bind: Sequence[str], drain: float) -> None:
 
 
 async def _serve(app: App, bind: Sequence[str], drain: float) -> None:
+    config = Config()
+    config.errorlog = logging.getLogger("hypercorn.error")  # with all other logs, as the app has set them up
     # Signals are taken before the server says that it runs, so that none of them ends it without a drain.
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
@@ -54,7 +59,7 @@ async def _serve(app: App, bind: Sequence[str], drain: float) -> None:
                 await anext(signals)
                 raise KeyboardInterrupt
 
-            await serve(app, bind, shutdown_trigger=shutdown, drain_timeout=drain)
+            await serve(app, bind, config=config, shutdown_trigger=shutdown, drain_timeout=drain)
             nursery.cancel_scope.cancel()
 
 
