@@ -13,10 +13,8 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import final
 from urllib.parse import urlsplit
 
-import h11
 import trio
 import trio_websocket
-import wsproto.utilities
 
 from streamrt.errors import APIError, error_from_response
 from streamrt.runtime.scopes import lone_error
@@ -112,14 +110,10 @@ class WebSocketConnector(Connector):
                         yield WebSocketTransport(websocket, stream)
                     finally:
                         reading.cancel()
-        except trio_websocket.ConnectionRejected as rejected:
-            raise _refusal(rejected) from None
-        except _LostError as lost:
-            raise APIError.unavailable(f"{self._netloc} closed the connection during the handshake") from lost
-        except (h11.ProtocolError, wsproto.utilities.ProtocolError) as error:
-            if stream.established:
-                raise
-            raise APIError.unavailable(f"{self._netloc} does not answer like a WebSocket server: {error}") from error
+        except Exception as error:
+            if stream.established or isinstance(error, APIError):
+                raise  # it is the block's own
+            raise self._explain(error) from error
         finally:
             stream.abort()
 
@@ -174,6 +168,15 @@ class WebSocketConnector(Connector):
             )
         stream.established = True
         return websocket
+
+    def _explain(self, error: Exception) -> APIError:
+        match error:
+            case trio_websocket.ConnectionRejected():
+                return _refusal(error)
+            case _LostError():
+                return APIError.unavailable(f"{self._netloc} closed the connection during the handshake")
+            case _:
+                return APIError.unavailable(f"{self._netloc} does not answer like a WebSocket server: {error}")
 
     @contextmanager
     def _patience(self, deadline: float) -> Generator[None]:

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Annotated
 
 import attrs
-import h11
 import pytest
 import trio
 import trio.testing
@@ -525,11 +524,13 @@ async def test_a_send_that_was_cancelled_in_the_middle_is_not_followed_by_a_clos
     await with_server(accept_and_stall, use)
 
 
-async def test_an_error_of_the_block_that_looks_like_the_protocols_is_left_alone() -> None:
+async def test_an_error_of_the_block_that_looks_like_a_refusal_is_left_alone() -> None:
     async with served(app) as url:
-        with pytest.raises(h11.RemoteProtocolError, match="mine"):
-            async with Client(url).open(upload):
-                raise h11.RemoteProtocolError("mine")
+        for error in (ZeroDivisionError("mine"), trio_websocket.ConnectionRejected(404, (), None)):
+            with pytest.raises(type(error)) as caught:
+                async with Client(url).open(upload):
+                    raise error
+            assert caught.value is error
 
 
 async def test_a_message_of_the_server_that_does_not_fit_is_an_invalid_message() -> None:
