@@ -69,6 +69,7 @@ class App:
             endpoints=endpoints,
             admission=Admission(
                 router=_route(endpoints),
+                exposed=_route([endpoint for endpoint in endpoints if endpoint.expose]),
                 limits={endpoint: endpoint.limits(limits) for endpoint in endpoints},
                 app_limits=limits,
                 auth_handler=None if auth_handler is None else _read_auth_handler(auth_handler),

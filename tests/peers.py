@@ -69,9 +69,12 @@ class SocketPeer:
         self.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.stream.socket.close()
 
-    async def shake_hands(self, headers: Mapping[str, str] | None) -> None:
+    async def shake_hands(self, headers: Mapping[str, str] | None, host: str | None) -> None:
         request = self.protocol.connect()
         request.headers.update(headers or {})
+        if host is not None:
+            del request.headers["Host"]
+            request.headers["Host"] = host
         self.protocol.send_request(request)
         await self._flush()
         while self.protocol.state is State.CONNECTING and self.protocol.handshake_exc is None:
@@ -109,7 +112,11 @@ class SocketPeer:
 
 @asynccontextmanager
 async def connect_socket(
-    url: str, *, headers: Mapping[str, str] | None = None, subprotocols: list[str] | None = None
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    subprotocols: list[str] | None = None,
+    host: str | None = None,
 ) -> AsyncGenerator[SocketPeer]:
     """Connect to ``http://host:port/path?query``; a refusal is raised as the APIError in its body."""
     uri = parse_uri(url.replace("http", "ws", 1))
@@ -117,5 +124,5 @@ async def connect_socket(
     stream = await trio.open_tcp_stream(uri.host, uri.port)
     async with stream:
         peer = SocketPeer(stream, protocol)
-        await peer.shake_hands(headers)
+        await peer.shake_hands(headers, host)
         yield peer

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import final
 from urllib.parse import parse_qsl
 
 from attrs import field, frozen
 
 from streamrt.wire.dialect import Headers
+
+_ids = itertools.count()
+
+
+def next_connection_id() -> int:
+    """Return a number that no other stream of this process has."""
+    return next(_ids)
 
 
 @final

@@ -6,7 +6,7 @@ connection as a handler's stream, so channels, limits and endings are the same o
 
 from __future__ import annotations
 
-import itertools
+import re
 import ssl
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -18,7 +18,7 @@ import trio
 from streamrt.api import context
 from streamrt.api.endpoint import Endpoint, StreamInEndpoint, StreamInOutEndpoint, StreamOutEndpoint
 from streamrt.api.limits import Limits
-from streamrt.api.request import Request
+from streamrt.api.request import Request, next_connection_id
 from streamrt.api.stream import Stream, StreamIn, StreamInOut, StreamOutWithResponse
 from streamrt.runtime.connection import Connection
 from streamrt.runtime.host import current_host
@@ -35,7 +35,7 @@ M = TypeVar("M")
 O = TypeVar("O")  # noqa: E741
 R = TypeVar("R")
 
-_ids = itertools.count()
+_is_path = re.compile(r"/[!-\"$->@-~]*").fullmatch  # visible ASCII, but for # and ?
 
 
 @final
@@ -148,13 +148,16 @@ class Client:
         """Open a stream by its path, without types: any JSON goes in and out. For tools.
 
         Args:
-            path: Percent-encoded.
+            path: Percent-encoded; begins with ``/``.
             query: Keys and values; a key may come more than once.
             headers: Sent behind the client's.
 
         Raises:
             APIError: As for `open`.
+            ValueError: The path or a header cannot be sent.
         """
+        if not _is_path(path):
+            raise ValueError(f"a path begins with '/' and is percent-encoded, not {path!r}")
         lines = [*self._headers, *header_lines(headers)]
         target = Target(path=path, query_string=urlencode(list(query)), headers=lines)
         async with self._connection(target, path, takes_input=True) as connection:
@@ -168,7 +171,7 @@ class Client:
                 query_string=target.query_string,
                 headers=target.headers,
                 endpoint=name,
-                connection_id=next(_ids),
+                connection_id=next_connection_id(),
                 dialect=ENCORE_WS,
                 transport=transport.name,
             )
@@ -204,7 +207,7 @@ def get_client() -> Client:
     host = current_host.get(None)
     if host is None:
         raise LookupError("there is no running app here: get_client() is for handlers; elsewhere use app.client()")
-    return Client.over(MemoryConnector(host, private=True, auth_data=context.auth_data.get()))
+    return Client.over(MemoryConnector(host, private=True, nested=True, auth_data=context.auth_data.get()))
 
 
 def _mirror(endpoint: Endpoint, connection: Connection) -> Stream:

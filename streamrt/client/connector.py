@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
@@ -37,9 +38,12 @@ def header_lines(headers: Mapping[str, str] | None) -> list[tuple[str, str]]:
     """
     lines = [] if headers is None else [(name.lower(), value) for name, value in headers.items()]
     for name, value in lines:
-        if not is_header(name, value):
-            raise ValueError(f"the header {name!r} has a character that no header may have")
+        if not is_header(name, value) or value != value.strip() or not _is_sendable(value):
+            raise ValueError(f"the header {name!r} has a character that no header may have there")
     return lines
+
+
+_is_sendable = re.compile("[\t\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]*").fullmatch
 
 
 class Connector(ABC):

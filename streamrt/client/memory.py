@@ -32,13 +32,17 @@ class MemoryConnector(Connector):
         host: What runs the app.
         private: Whether endpoints that are not exposed can be reached.
         auth_data: The caller; None for whoever the app's auth handler finds.
+        nested: Whether a handler of the app is calling.
         stalled: Whether the client's end takes nothing until it is told to `resume`.
     """
 
-    def __init__(self, host: Host, *, private: bool, auth_data: object, stalled: bool = False) -> None:
+    def __init__(
+        self, host: Host, *, private: bool, auth_data: object, nested: bool = False, stalled: bool = False
+    ) -> None:
         self._host = host
         self._private = private
         self._auth_data = auth_data
+        self._nested = nested
         self._stalled = stalled
 
     @asynccontextmanager
@@ -65,6 +69,7 @@ class MemoryConnector(Connector):
             peer=None,
             transport=MemoryTransport.name,
             private=self._private,
+            nested=self._nested,
             auth_data=self._auth_data,
         )
         await self._host.handle(incoming, accept)

@@ -7,8 +7,10 @@ garbage collector when the server closes first, and a refusal has to be read as 
 from __future__ import annotations
 
 import json
+import math
+import re
 import ssl
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import final
 from urllib.parse import urlsplit
@@ -105,7 +107,6 @@ class WebSocketConnector(Connector):
             with lone_error():
                 async with trio.open_nursery() as nursery:
                     websocket, reading = await nursery.start(self._run, stream, target, deadline)
-                    reading.shield = True  # a Close has an answer, also when everything around is cancelled
                     try:
                         yield WebSocketTransport(websocket, stream)
                     finally:
@@ -113,7 +114,7 @@ class WebSocketConnector(Connector):
         except Exception as error:
             if stream.established or isinstance(error, APIError):
                 raise  # it is the block's own
-            raise self._explain(error) from error
+            raise self._explain(error, stream.head) from error
         finally:
             stream.abort()
 
@@ -149,6 +150,10 @@ class WebSocketConnector(Connector):
         with trio.CancelScope() as reading, lone_error():
             async with trio.open_nursery() as nursery:
                 task_status.started((await self._shake_hands(stream, target, nursery, deadline), reading))
+                # A Close has an answer, also when everything around is cancelled, so the reader goes on until the
+                # block is left. In this very step: the next may be too late. When it is too late already,
+                # `started` has done nothing, and this task goes with the rest.
+                reading.shield = trio.current_effective_deadline() > -math.inf
 
     async def _shake_hands(
         self, stream: _Stream, target: Target, nursery: trio.Nursery, deadline: float
@@ -169,10 +174,12 @@ class WebSocketConnector(Connector):
         stream.established = True
         return websocket
 
-    def _explain(self, error: Exception) -> APIError:
+    def _explain(self, error: Exception, answer: bytes) -> APIError:
         match error:
             case trio_websocket.ConnectionRejected():
-                return _refusal(error)
+                return _refusal(error.status_code, error.body or b"", dict(error.headers or ()))
+            case _LostError() if (refusal := _read_refusal(answer)) is not None:
+                return refusal
             case _LostError():
                 return APIError.unavailable(f"{self._netloc} closed the connection during the handshake")
             case _:
@@ -200,7 +207,7 @@ class _Stream:
     def __init__(self, carrier: trio.SocketStream | trio.SSLStream[trio.SocketStream], tcp: trio.SocketStream) -> None:
         self._carrier = carrier
         self._tcp = tcp
-        self._head = b""
+        self.head = b""
         self._upgraded = False  # the server's answer has come, and may be followed by its end at once
         self.established = False  # trio-websocket has seen it, and is content
 
@@ -210,8 +217,8 @@ class _Stream:
             if not self._upgraded:
                 if not data:
                     raise trio.BrokenResourceError
-                self._head += data
-                self._upgraded = self._head.startswith(b"HTTP/1.1 101") and b"\r\n\r\n" in self._head
+                self.head += data
+                self._upgraded = self.head.startswith(b"HTTP/1.1 101") and b"\r\n\r\n" in self.head
             return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -240,11 +247,20 @@ def _disconnected(closed: trio_websocket.ConnectionClosed) -> Disconnected:
     return Disconnected(closed.reason.code, closed.reason.reason or "")
 
 
-def _refusal(rejected: trio_websocket.ConnectionRejected) -> APIError:
-    headers = {name.lower(): value for name, value in rejected.headers or ()}
+def _refusal(status: int, body: bytes, headers: Mapping[bytes, bytes]) -> APIError:
     retry_after = headers.get(b"retry-after", b"")
     try:
-        body = json.loads(rejected.body or b"null")
+        content = json.loads(body)
     except ValueError:
-        body = None
-    return error_from_response(rejected.status_code, body, float(retry_after) if retry_after.isdigit() else None)
+        content = None
+    return error_from_response(status, content, float(retry_after) if retry_after.isdigit() else None)
+
+
+def _read_refusal(answer: bytes) -> APIError | None:
+    """Read an answer whose body ends with the connection, which trio-websocket does not wait for."""
+    head, end, body = answer.partition(b"\r\n\r\n")
+    status = re.match(rb"HTTP/1\.[01] ([1-5][0-9][0-9]) ", head)
+    if not end or status is None or status[1] == b"101":
+        return None
+    headers = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line)
+    return _refusal(int(status[1]), body, headers)

@@ -1,10 +1,11 @@
 """The checks before the upgrade, in an order that tells nobody more than they may know.
 
+    0. draining       503  the server shuts down
     1. route          404  there is no such endpoint
     2. expose         404  the same answer: from outside, a private endpoint is none
     3. header tunnel  400  headers among the subprotocols
     4. Origin         403  a page of another site
-    5. limits         429  too many streams; 503 while the server drains
+    5. limits         429  too many streams
     6. auth handler        its own error, except unauthenticated, which leaves the caller anonymous
     7. auth=True      401  anonymous callers
     8. handshake      400  naming the parameter and where it was looked for
@@ -15,9 +16,8 @@ Until the last of them nothing of the stream exists but a slot among the app's s
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from typing import Any, TypeAlias, final
 from urllib.parse import urlsplit
@@ -30,9 +30,11 @@ from streamrt.api.endpoint import Endpoint
 from streamrt.api.handshake import HandshakeSpec
 from streamrt.api.limits import Limits
 from streamrt.api.path import Router
-from streamrt.api.request import Request
+from streamrt.api.request import Request, next_connection_id
 from streamrt.errors import APIError
 from streamrt.wire.dialect import Headers, select_subprotocol, tunnelled_headers
+
+from .scopes import lone_error
 
 Middleware: TypeAlias = Callable[[Request], AbstractAsyncContextManager[object]]
 """An async context manager around each stream: entered as the last check, left when the stream is over."""
@@ -50,8 +52,10 @@ class Incoming:
         subprotocols: What the client offers, in order.
         peer: Address and port of the other end.
         transport: What will carry the stream.
-        private: Whether it comes from inside the app: private endpoints are there for it, and an Origin
+        private: Whether it comes from inside the process: private endpoints are there for it, and an Origin
             means nothing.
+        nested: Whether a handler of the app is calling: then it ends with its caller, takes no place of its
+            own among the streams that are counted, and may begin while the app drains.
         auth_data: The caller, already known; None for whoever the auth handler finds.
     """
 
@@ -62,6 +66,7 @@ class Incoming:
     peer: tuple[str, int] | None
     transport: str
     private: bool = False
+    nested: bool = False
     auth_data: object = None
 
 
@@ -106,6 +111,8 @@ class Admission:
 
     Args:
         router: The endpoints by path.
+        exposed: Those that are exposed. A router of their own, because a private endpoint must not even be
+            noticed by the requests of others that it takes away.
         limits: The limits of each endpoint's streams.
         app_limits: The limits of the app as a whole.
         auth_handler: Who tells callers apart; None when nobody does.
@@ -113,13 +120,13 @@ class Admission:
     """
 
     router: Router[Endpoint]
+    exposed: Router[Endpoint]
     limits: Mapping[Endpoint, Limits]
     app_limits: Limits
     auth_handler: AuthHandler | None
     middleware: Sequence[Middleware]
     _streams: int = field(default=0, init=False)
     _streams_by_peer: Counter[str] = field(factory=lambda: Counter[str](), init=False)
-    _ids: Iterator[int] = field(factory=itertools.count, init=False)
 
     async def admit(self, incoming: Incoming, stack: AsyncExitStack) -> Admitted:
         """Check one request.
@@ -131,8 +138,8 @@ class Admission:
         Raises:
             APIError: The request is refused.
         """
-        found = self.router.match(incoming.path)
-        if found is None or not (found[0].expose or incoming.private):
+        found = (self.router if incoming.private else self.exposed).match(incoming.path)
+        if found is None:
             raise APIError.not_found("endpoint not found")
         endpoint, path = found
         limits = self.limits[endpoint]
@@ -143,12 +150,13 @@ class Admission:
             headers=headers,
             peer=incoming.peer,
             endpoint=endpoint.qualified_name,
-            connection_id=next(self._ids),
+            connection_id=next_connection_id(),
             dialect=select_subprotocol(incoming.subprotocols),
             transport=incoming.transport,
         )
         if not incoming.private:
             _check_origin(request, limits.allowed_origins)
+        if not incoming.nested:
             stack.enter_context(self._slot(incoming.peer))
         auth_data = incoming.auth_data
         if auth_data is None:
@@ -189,7 +197,8 @@ class Admission:
             credentials = handler.credentials.parse(path={}, query_string=request.query_string, headers=request.headers)
             with trio.move_on_after(timeout) as patience:
                 try:
-                    auth_data = await handler.authenticate(credentials)
+                    with lone_error():
+                        auth_data = await handler.authenticate(credentials)
                 except APIError.Unauthenticated as error:
                     refusal = error
             if patience.cancelled_caught:
@@ -203,8 +212,10 @@ def _check_origin(request: Request, allowed: str | Sequence[str]) -> None:
     origin = request.header("origin")
     if origin is None or "*" in allowed or (origin in allowed and allowed != "same-host"):
         return
-    if allowed == "same-host" and _host_name(origin) == _host_name("//" + (request.header("host") or "")):
-        return
+    if allowed == "same-host":
+        name = _host_name(origin)
+        if name is not None and name == _host_name("//" + (request.header("host") or "")):
+            return
     raise APIError.permission_denied(
         f"pages of the origin {origin!r} may not connect here; the limit allowed_origins names those that may"
     )

@@ -17,8 +17,8 @@ flush and to close, is done on the way out of `open`.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Literal, final
 
 import trio
@@ -26,7 +26,7 @@ import trio
 from streamrt.api.limits import Limits
 from streamrt.api.request import Request
 from streamrt.api.stream import Port
-from streamrt.errors import APIError, CloseCode, Ended, error_from_close
+from streamrt.errors import CloseCode, Ended, ResourceExhausted, error_from_close
 from streamrt.wire.backlog import Backlog
 from streamrt.wire.transport import Disconnected, Frame, Payload, Transport, payload_size
 
@@ -38,6 +38,15 @@ _TURN = 64
 _WRITE_BYTES = 64 * 1024
 """What one write takes from the send channel: so much that more would bring nothing, and so little that a
 peer which reads slowly makes room often enough not to be taken for one that does not read."""
+
+
+@final
+class Stalled(ResourceExhausted):
+    """A peer does not read; tells which, because the handler that meets it may be another stream's."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(f"the peer has not read for {connection.limits.send_timeout:g} s")
+        self.connection: Connection = connection
 
 
 @final
@@ -66,11 +75,13 @@ class Connection(Port):
         "_nursery",
         "_outbox",
         "_owes_response",
+        "_patient",
         "_side",
         "_takes_input",
         "_transport",
         "_turn",
         "_verdict",
+        "_waiting_room",
         "_writing",
         "draining",
         "ended",
@@ -106,6 +117,8 @@ class Connection(Port):
         self._nursery: trio.Nursery | None = None  # until the writer, which starts when something queues
         self._writing = False
         self._flushed = trio.lowlevel.ParkingLot()
+        self._waiting_room = trio.StrictFIFOLock()  # nobody overtakes who waits for room
+        self._patient: set[trio.CancelScope] = set()  # who waits for the peer to read
         self._discarding = False  # this end receives no more
         self._closing = False  # this end sends no more
         self._broken = False  # what is queued cannot go out any more
@@ -131,7 +144,7 @@ class Connection(Port):
         frame = Frame(payload)
         if not self._outbox and not self._writing and self._transport.send_nowait(frame):
             return
-        if not self._outbox.offer(frame):
+        if self._waiting_room.locked() or not self._outbox.offer(frame):
             await self._offer_when_room(frame)
         if self._nursery is not None:
             self._nursery.start_soon(self._write)
@@ -139,10 +152,7 @@ class Connection(Port):
 
     async def aclose(self) -> None:
         """End this side; see `Stream.aclose`."""
-        if not self._discarding:
-            self._discarding = True
-            self._inbox.take_batch()
-            self._inbox.close()
+        self._discard()
         if self._owes_response or self._closing or self.ended is not None:
             await trio.lowlevel.checkpoint()
             return
@@ -170,6 +180,7 @@ class Connection(Port):
                         yield
                     finally:
                         self._closing = True
+                    self._discard()  # a peer that writes before it reads would wait for us, and we for it
                     await self._flush()
                     self.end(self._verdict)
                     nursery.cancel_scope.cancel()
@@ -208,6 +219,16 @@ class Connection(Port):
 
     # Inside.
 
+    @property
+    def _name(self) -> str:
+        return f"the stream {self.request.connection_id} of {self.request.endpoint}"
+
+    def _discard(self) -> None:
+        if not self._discarding:
+            self._discarding = True
+            self._inbox.take_batch()
+            self._inbox.close()
+
     async def _checkpoint(self) -> None:
         self._turn += 1
         if self._turn % _TURN:
@@ -219,14 +240,14 @@ class Connection(Port):
         ended = self.ended
         if ended is not None and ended.by in ("peer", "runtime"):
             raise trio.BrokenResourceError(
-                f"the stream was ended by the {ended.by}: {ended.code} {ended.reason}".rstrip()
+                f"{self._name} was ended by the {ended.by}: {ended.code} {ended.reason}".rstrip()
             )
         if self._closing:
-            raise trio.ClosedResourceError("the stream was closed on this side")
+            raise trio.ClosedResourceError(f"{self._name} was closed on this side")
 
     def _end_of_input(self) -> Exception:
         if self._discarding:
-            return trio.ClosedResourceError("the stream was closed on this side")
+            return trio.ClosedResourceError(f"{self._name} was closed on this side")
         if self._side == "client" and self.ended is not None:
             error = error_from_close(self.ended.code, self.ended.reason)
             if error is not None:
@@ -234,15 +255,27 @@ class Connection(Port):
         return trio.EndOfChannel()
 
     async def _offer_when_room(self, frame: Frame) -> None:
-        with trio.move_on_after(self.limits.send_timeout) as patience:
-            while not self._outbox.offer(frame):
-                await self._outbox.room()
+        with self._patience() as patience:
+            async with self._waiting_room:
                 self._check_open()
+                while not self._outbox.offer(frame):
+                    await self._outbox.room()
+                    self._check_open()
         if patience.cancelled_caught:
             raise self._stalled()
 
-    def _stalled(self) -> APIError:
-        error = APIError.resource_exhausted(f"the peer has not read for {self.limits.send_timeout:g} s")
+    @contextmanager
+    def _patience(self) -> Generator[trio.CancelScope]:
+        """Wait for as long as the peer takes something every `send_timeout`."""
+        with trio.move_on_after(self.limits.send_timeout) as patience:
+            self._patient.add(patience)
+            try:
+                yield patience
+            finally:
+                self._patient.discard(patience)
+
+    def _stalled(self) -> Stalled:
+        error = Stalled(self)
         if self.ended is None:
             self.ended = Ended("runtime", error.close_code, error.reason())
         self._outbox.close()
@@ -252,6 +285,8 @@ class Connection(Port):
 
     def _lost(self, gone: Disconnected) -> None:
         self.end(Ended("peer", gone.code, gone.reason))
+        self._broken = True  # also when the end was decided before, and the flush is what is left
+        self._flushed.unpark_all()
 
     def _break(self) -> None:
         self._broken = True
@@ -270,7 +305,7 @@ class Connection(Port):
                     if payload_size(payload) > limit:
                         self.end(Ended("runtime", CloseCode.TOO_BIG, f"a message may have {limit} bytes"))
                         return
-                    while not self._discarding and not inbox.offer(payload):
+                    while not inbox.closed and not inbox.offer(payload):
                         await inbox.room()
         except Disconnected as gone:
             self._lost(gone)
@@ -288,15 +323,18 @@ class Connection(Port):
                 self._writing = True
                 await self._transport.send(frames)
                 self._writing = False
-                if not outbox:
-                    self._flushed.unpark_all()
+                self._flushed.unpark_all()
+                for patience in self._patient:
+                    patience.deadline = trio.current_time() + self.limits.send_timeout
         except Disconnected as gone:
             self._lost(gone)
         finally:
             self._writing = False
 
     async def _flush(self) -> None:
-        with trio.move_on_after(self.limits.send_timeout) as patience:
+        with self._patience() as patience:
+            if self.ended is not None:
+                self._patient.remove(patience)  # cut off: a peer that reads slowly has no more time than another
             while (self._outbox or self._writing) and not self._broken:
                 await self._flushed.park()
         if patience.cancelled_caught:

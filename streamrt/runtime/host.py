@@ -18,7 +18,7 @@ from attrs import define, field
 from streamrt.api import context
 from streamrt.api.endpoint import Endpoint
 from streamrt.errors import APIError, CloseCode, Ended
-from streamrt.wire.transport import Transport
+from streamrt.wire.transport import Disconnected, Transport
 
 from .admission import Admission, Incoming
 from .connection import Connection
@@ -67,7 +67,8 @@ class Host:
     lifespan: Lifespan | None
     draining: trio.Event = field(factory=trio.Event, init=False)
     _run: _Run | None = field(default=None, init=False)
-    _streams: set[Connection] = field(factory=lambda: set[Connection](), init=False)
+    _changing: trio.Event | None = field(default=None, init=False)  # while the lifespan is entered or left
+    _streams: dict[Connection, bool] = field(factory=lambda: dict[Connection, bool](), init=False)  # nested?
     _left: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
 
     @property
@@ -88,17 +89,19 @@ class Host:
         accepted = False
         try:
             async with AsyncExitStack() as stack:
-                if self.draining.is_set() and not incoming.private:
-                    raise APIError.unavailable("the server is shutting down", retry_after=1)
+                self._check_draining(incoming)
                 if self.lifespan is not None and self._run is None:
                     raise APIError.unavailable("the app is not running")
                 current_host.set(self)
                 context.resources.set(None if self._run is None else self._run.resources)
                 admitted = await self.admission.admit(incoming, stack)
+                self._check_draining(incoming)  # which may have begun meanwhile
                 accepted = True
                 connection = connect(admitted, await accept(admitted.request.dialect), self.draining)
-                with self._open(connection):
+                with self._open(connection, incoming.nested):
                     await run_session(admitted, connection)
+        except Disconnected:
+            pass  # the client has left before the upgrade
         except APIError as error:
             if not accepted:
                 if isinstance(error, APIError.Internal):
@@ -111,18 +114,30 @@ class Host:
                 _logger.exception("%s: refused because the auth handler or the middleware failed", incoming.path)
                 raise APIError.internal() from error
             _logger.exception("%s: the transport or the middleware failed", incoming.path)
+        else:
+            if not accepted:
+                _logger.error("%s: refused because the middleware kept the refusal of another", incoming.path)
+                raise APIError.internal()
+
+    def _check_draining(self, incoming: Incoming) -> None:
+        if self.draining.is_set() and not incoming.nested:
+            raise APIError.unavailable("the server is shutting down", retry_after=1)
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Hold the app's resources for as long as the block lasts.
 
         Blocks may nest and overlap, as with an in-memory client beside a server: the first one enters
-        the lifespan, and leaves it when all others are left and all streams are over.
+        the lifespan, and leaves it when all others are left and all streams are over. Cancelled, it waits
+        for nobody, and cuts off what is still open.
         """
+        while self._changing is not None:
+            await self._changing.wait()
         if self._run is not None:
             with self._run.guest():
                 yield
             return
+        self._changing = trio.Event()
         try:
             with lone_error():
                 async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
@@ -131,12 +146,23 @@ class Host:
                     if self.lifespan is not None:
                         resources = await stack.enter_async_context(self.lifespan(nursery))
                     self._run = run = _Run(resources, self._left)
-                    yield
-                    while run.guests or self._streams:
-                        await self._left.park()
+                    self._changed()
+                    try:
+                        yield
+                        while run.guests or self._streams:
+                            await self._left.park()
+                    finally:
+                        self._run = None
+                        self._changing = trio.Event()
+                        self._cut_off_all()  # who was not waited for, because this block is cancelled
         finally:
-            self._run = None
             self.draining = trio.Event()
+            self._changed()
+
+    def _changed(self) -> None:
+        assert self._changing is not None
+        self._changing.set()
+        self._changing = None
 
     async def drain(self, seconds: float) -> None:
         """Refuse new streams from outside, and end the open ones over a span of time.
@@ -150,24 +176,27 @@ class Host:
         """
         self.draining.set()
         begin = trio.current_time()
-        streams = list(self._streams)
+        streams = [connection for connection, nested in self._streams.items() if not nested]
         for count, connection in enumerate(streams, 1):
             with trio.move_on_at(begin + seconds * count / len(streams)):
                 while self._streams:
                     await self._left.park()
             connection.cut_off(RESTART)
-        while self._streams:  # some were being admitted when the drain began, or opened by a handler since
-            for connection in self._streams:
-                connection.cut_off(RESTART)
+        while self._streams:  # those that handlers have opened end with them
+            self._cut_off_all()
             await self._left.park()
 
+    def _cut_off_all(self) -> None:
+        for connection in self._streams:
+            connection.cut_off(RESTART)
+
     @contextmanager
-    def _open(self, connection: Connection) -> Generator[None]:
-        self._streams.add(connection)
+    def _open(self, connection: Connection, nested: bool) -> Generator[None]:
+        self._streams[connection] = nested
         try:
             yield
         finally:
-            self._streams.remove(connection)
+            del self._streams[connection]
             self._left.unpark_all()
 
 

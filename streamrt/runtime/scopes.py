@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import trio
 
@@ -20,13 +21,23 @@ def lone_error() -> Generator[None]:
     try:
         yield
     except BaseExceptionGroup as group:
-        errors = [error for error in group.exceptions if not isinstance(error, trio.Cancelled)]
+        rest = group.split(trio.Cancelled)[1]
+        errors = () if rest is None else rest.exceptions
         if len(errors) > 1:
             raise
-        lone = errors[0] if errors else group.exceptions[0]
+        lone = errors[0] if errors else next(leaves(group))
         # The lone error keeps the cause and context it had where it was raised.
         cause, context, suppress = lone.__cause__, lone.__context__, lone.__suppress_context__
         try:
             raise lone
         finally:
             lone.__cause__, lone.__context__, lone.__suppress_context__ = cause, context, suppress
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield what a group holds, however deep; an error that is no group is its own leaf."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+            yield from leaves(inner)
+    else:
+        yield error

@@ -16,8 +16,6 @@ cancellation does, and what is no `Exception`, such as KeyboardInterrupt.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from typing import cast
 
 import trio
 
@@ -26,7 +24,8 @@ from streamrt.errors import APIError
 from streamrt.wire.transport import Transport
 
 from .admission import Admitted
-from .connection import Connection
+from .connection import Connection, Stalled
+from .scopes import leaves
 
 _logger = logging.getLogger("streamrt")
 
@@ -76,24 +75,21 @@ async def _run_handler(admitted: Admitted, connection: Connection) -> None:
 
 def _conclude(name: str, connection: Connection, error: Exception) -> None:
     """Decide what the peer is told, and log what it must not be told."""
-    errors = [leaf for leaf in _leaves(error) if not _is_aftermath(leaf, connection)]
+    errors = [leaf for leaf in leaves(error) if not _is_aftermath(leaf, connection)]
     if not errors:
         return
-    public = [leaf for leaf in errors if isinstance(leaf, APIError)]
+    public = [leaf for leaf in errors if isinstance(leaf, APIError) and _is_for(leaf, connection)]
     told = public[0] if len(public) == len(errors) else APIError.internal()
     if isinstance(told, APIError.Internal):
         _logger.error("%s: the handler failed", name, exc_info=error)
     connection.conclude(told.close_code, told.reason())
 
 
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
+def _is_for(error: APIError, connection: Connection) -> bool:
+    """Whether the peer is meant; that another's peer does not read is no matter of this one."""
+    return not isinstance(error, Stalled) or error.connection is connection
 
 
 def _is_aftermath(error: BaseException, connection: Connection) -> bool:
     """Whether an error only says that the stream had ended: a normal way for a handler to notice."""
-    return connection.ended is not None and isinstance(error, trio.BrokenResourceError)
+    return connection.ended is not None and isinstance(error, (trio.BrokenResourceError, trio.EndOfChannel))

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias, final
 from urllib.parse import quote
 
@@ -55,13 +56,14 @@ class ASGITransport(Transport):
         for frame in frames:
             if self._disconnected is not None:
                 raise self._disconnected
-            await self._call({"type": "websocket.send", "text": frame.text})
+            await self.call({"type": "websocket.send", "text": frame.text})
 
     async def close(self, code: int, reason: str) -> None:
         """Send a Close; see `Transport.close`."""
         if not self._closed and self._disconnected is None:
             self._closed = True
-            await self._call({"type": "websocket.close", "code": code, "reason": reason})
+            with suppress(Disconnected):
+                await self.call({"type": "websocket.close", "code": code, "reason": reason})
 
     async def wait_closed(self) -> None:
         """Read on until the server says that the peer has disconnected; see `Transport.wait_closed`."""
@@ -74,10 +76,15 @@ class ASGITransport(Transport):
     def abort(self, code: int, reason: str) -> None:
         """Do nothing: ASGI servers let go when the application returns."""
 
-    async def _call(self, message: Message) -> None:
+    async def call(self, message: Message) -> None:
+        """Say something to the server.
+
+        Raises:
+            Disconnected: The client is gone, which ASGI says with an `OSError`.
+        """
         try:
             await self._send(message)
-        except OSError as error:  # how ASGI says that the peer is gone
+        except OSError as error:
             self._disconnected = Disconnected(CloseCode.ABNORMAL)
             raise self._disconnected from error
 
@@ -86,14 +93,16 @@ async def serve_websocket(host: Host, scope: Scope, receive: Receive, send: Send
     """Serve one WebSocket scope."""
 
     async def accept(subprotocol: str | None) -> Transport:
-        await send({"type": "websocket.accept", "subprotocol": subprotocol})
-        return ASGITransport(receive, send)
+        transport = ASGITransport(receive, send)
+        await transport.call({"type": "websocket.accept", "subprotocol": subprotocol})
+        return transport
 
     await receive()  # websocket.connect
     try:
         await host.handle(_incoming(scope), accept)
     except APIError as error:
-        await _refuse(error, scope, send)
+        with suppress(OSError):  # the client is gone
+            await _refuse(error, scope, send)
 
 
 async def serve_lifespan(host: Host, receive: Receive, send: Send) -> None:
@@ -125,7 +134,7 @@ def _incoming(scope: Scope) -> Incoming:
     raw_path = scope.get("raw_path")
     path = quote(scope["path"]) if raw_path is None else raw_path.decode("latin-1")
     return Incoming(
-        path=path.removeprefix(quote(scope.get("root_path", ""))),
+        path=path.removeprefix(quote(scope.get("root_path", ""))) or "/",
         query_string=scope["query_string"].decode("latin-1"),
         headers=headers,
         subprotocols=scope["subprotocols"],

@@ -235,6 +235,13 @@ async def test_any_path_can_be_opened_without_types(carrier: Carrier) -> None:
             assert await stream.receive() == {"by": "lobby", "text": "hello"}
 
 
+@pytest.mark.parametrize("path", ["upload", "/a b", "/caf\u00e9", "/a?b", "/a#b", ""])
+async def test_a_path_that_is_none_is_refused_at_once(path: str) -> None:
+    with pytest.raises(ValueError, match="a path begins with"):
+        async with Client("ws://localhost").open_path(path):
+            pass
+
+
 async def test_a_client_sees_the_request_it_made(carrier: Carrier) -> None:
     async with carrier.client(app, headers={"X-Me": "ada"}) as client, client.open(chat, Join("lobby")) as talk:
         assert talk.request.path == "/rooms/lobby"
@@ -331,7 +338,9 @@ async def test_a_url_that_is_none_is_refused_at_once(url: str) -> None:
         Client(url)
 
 
-@pytest.mark.parametrize("headers", [{"a b": "c"}, {"": "c"}, {"a": "b\r\nc: d"}])
+@pytest.mark.parametrize(
+    "headers", [{"a b": "c"}, {"": "c"}, {"a": "b\r\nc: d"}, {"a": "b "}, {"a": "\x0b"}, {"a": "\ud800"}]
+)
 async def test_a_header_that_can_be_none_is_refused_at_once(headers: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="no header may have"):
         Client("ws://localhost", headers=headers)
@@ -400,6 +409,13 @@ async def with_server(answer, use) -> None:
         ),
         (b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 3\r\n\r\nbad", APIError.Unavailable, "HTTP 502"),
         (b"HTTP/1.1 503 No\r\ncontent-length: 0\r\nretry-after: 7\r\n\r\n", APIError.Unavailable, "HTTP 503"),
+        (b"HTTP/1.1 403 No\r\nconnection: close\r\n\r\nno", APIError.PermissionDenied, "HTTP 403"),
+        (
+            b'HTTP/1.0 429 No\r\nRetry-After: 7\r\n\r\n{"code":"resource_exhausted","message":"later","details":null}',
+            APIError.ResourceExhausted,
+            "later",
+        ),
+        (b"HTTP/1.1 403 No\r\nconnection: clo", APIError.Unavailable, "during the handshake"),
         (b"HTTP/1.1 418 Teapot\r\ncontent-length: 0\r\n\r\n", APIError.Unknown, "HTTP 418"),
     ],
 )
@@ -414,7 +430,7 @@ async def test_a_server_that_refuses_in_its_own_way(answer: bytes, expected: typ
         with pytest.raises(expected, match=message) as caught:
             async with Client(url).open(upload):
                 pass
-        assert caught.value.retry_after == (7 if b"retry-after" in answer else None)
+        assert caught.value.retry_after == (7 if b"retry-after" in answer.lower() else None)
 
     await with_server(serve, use)
 

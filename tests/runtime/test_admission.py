@@ -1,6 +1,7 @@
 """The checks before the upgrade, in their order, over memory and over hypercorn."""
 
 import base64
+import contextlib
 import json
 import logging
 from collections.abc import AsyncGenerator
@@ -42,6 +43,11 @@ class User:
 @attrs.frozen
 class Rows:
     rows: int
+
+
+@attrs.frozen
+class Rooms:
+    room: str
 
 
 async def authenticate(credentials: Credentials) -> User | None:
@@ -265,6 +271,114 @@ async def check_that_a_third_stream_is_refused(carrier: Carrier, app: App, messa
             assert await stream.receive() == "anonymous"
 
 
+async def test_a_private_endpoint_does_not_take_requests_from_an_exposed_one(carrier: Carrier) -> None:
+    service = Service("test")
+
+    @service.stream_out("/rooms/{room}", expose=True)
+    async def rooms(handshake: Rooms, stream: StreamOut[str]) -> None:
+        await stream.send(handshake.room)
+
+    @service.stream_out("/rooms/admin")
+    async def admin(stream: StreamOut[str]) -> None:
+        await stream.send("the private one")
+
+    async with carrier.client(App(service)) as client, client.open_path("/rooms/admin") as stream:
+        assert await stream.receive() == "admin"
+
+
+async def test_a_bad_header_tunnel_does_not_tell_a_private_endpoint_from_none() -> None:
+    async with served(make_app()) as url:
+        for path in ("/private/1", "/nowhere"):
+            with pytest.raises(APIError.NotFound):
+                async with connect_socket(url + path, subprotocols=["encore.dev.headers.!!!"]):
+                    pass
+
+
+async def test_the_order_is_origin_then_limits_then_auth() -> None:
+    async with served(make_app(limits=Limits(max_streams=1))) as url, connect_socket(url + "/public/100000"):
+        for headers, expected in [
+            ({"Origin": "https://evil.example", "Authorization": "banned"}, "permission_denied: pages"),
+            ({"Authorization": "banned"}, "resource_exhausted: the server"),
+        ]:
+            with pytest.raises(APIError) as caught:
+                async with connect_socket(url + "/public/1", headers=headers):
+                    pass
+            assert str(caught.value).startswith(expected)
+
+
+async def test_an_address_that_has_left_leaves_nothing_behind(autojump_clock) -> None:
+    app = make_app(limits=Limits(max_streams_per_peer=2))
+    async with testing.connect(app, "/public/1") as peer:
+        await peer.closed()
+    assert not app.host.admission._streams_by_peer
+    assert app.host.admission._streams == 0
+
+
+async def test_an_error_of_the_auth_handler_counts_also_out_of_its_nursery(carrier: Carrier) -> None:
+    async def in_a_nursery(credentials: Credentials) -> User:
+        async with trio.open_nursery():
+            raise APIError.unauthenticated("not you")
+
+    service = Service("test")
+
+    @service.stream_out("/public", expose=True, auth=True)
+    async def public(stream: StreamOut[str]) -> None: ...
+
+    app = App(service, auth_handler=in_a_nursery)
+    assert str(await refusal(carrier, app, "/public", {"authorization": "x"})) == "unauthenticated: not you"
+
+
+async def test_middleware_that_swallows_a_refusal_refuses_all_the_same(
+    carrier: Carrier, caplog: pytest.LogCaptureFixture
+) -> None:
+    @asynccontextmanager
+    async def swallow(request: Request) -> AsyncGenerator[None]:
+        with contextlib.suppress(APIError):
+            yield
+
+    @asynccontextmanager
+    async def refuse(request: Request) -> AsyncGenerator[None]:
+        raise APIError.not_found("nothing here")
+        yield
+
+    error = await refusal(carrier, make_app(middleware=[swallow, refuse]), "/public/1")
+    assert str(error) == "internal: an internal error occurred"
+    assert "the middleware kept the refusal of another" in caplog.text
+
+
+async def test_an_anonymous_stream_inside_a_handler_does_not_inherit_its_caller(autojump_clock) -> None:
+    service = Service("test")
+
+    @service.stream_out("/who", expose=True)
+    async def who(stream: StreamOut[str]) -> None:
+        with pytest.raises(LookupError):
+            get_auth_data(User)
+        await stream.send("nobody")
+
+    @service.stream_out("/outer", auth=True)
+    async def outer(stream: StreamOut[str]) -> None:
+        async with app.client() as client, client.open(who) as anonymous:
+            await stream.send(await anonymous.receive())
+
+    app = App(service, auth_handler=authenticate)
+    async with testing.connect(app, "/outer", auth_data=User("ada")) as peer:
+        assert await peer.receive() == '"nobody"'
+
+
+async def test_no_two_streams_of_a_process_have_one_number(autojump_clock) -> None:
+    numbers: list[int] = []
+
+    @asynccontextmanager
+    async def note(request: Request) -> AsyncGenerator[None]:
+        numbers.append(request.connection_id)
+        yield
+
+    for _ in range(2):
+        async with make_app(middleware=[note]).client() as client, client.open_path("/public/0") as stream:
+            numbers.append(stream.request.connection_id)
+    assert len(set(numbers)) == 4
+
+
 # What needs a request as a browser, and only a browser, makes it.
 
 
@@ -373,6 +487,13 @@ async def test_pages_of_other_origins_are_let_in_only_when_allowed(
             with pytest.raises(APIError.PermissionDenied, match="allowed_origins"):
                 async with connect_socket(url + "/public/1", headers=headers):
                     pass
+
+
+async def test_a_null_origin_is_not_the_host_of_a_request_without_one() -> None:
+    async with served(make_app()) as url:
+        with pytest.raises(APIError.PermissionDenied):
+            async with connect_socket(url + "/public/1", headers={"Origin": "null"}, host=""):
+                pass
 
 
 async def test_the_origin_is_checked_before_the_auth_handler_is_asked() -> None:

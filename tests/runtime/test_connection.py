@@ -336,3 +336,53 @@ async def test_a_cancelled_aclose_leaves_the_stream_closed(autojump_clock) -> No
             await connection.send(b"2")
         theirs.resume()
     assert await theirs.receive() == ["1"]
+
+
+async def test_a_transport_that_takes_everything_at_once_does_not_keep_others_from_running(autojump_clock) -> None:
+    turns = 0
+    connection = connect(Recorder(takes_nowait=1_000_000))
+    async with connection.open(), trio.open_nursery() as nursery:
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await trio.lowlevel.checkpoint()
+
+        nursery.start_soon(other)
+        for _ in range(6400):
+            await connection.send(b"1")
+        assert turns >= 6400 / 64
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_stall_aborts_the_transport_and_tells_all_who_wait(autojump_clock) -> None:
+    transport = Recorder()
+    connection = connect(transport, limits=Limits(send_messages=1, send_timeout=3))
+    told: list[str] = []
+    async with connection.open(), trio.open_nursery() as nursery:
+
+        async def send(delay: float) -> None:
+            await trio.sleep(delay)
+            try:
+                await connection.send(b"1")
+                await connection.send(b"1")
+                await connection.send(b"1")
+            except (APIError.ResourceExhausted, trio.BrokenResourceError) as error:
+                told.append(f"{type(error).__name__} at {trio.current_time():g}")
+
+        nursery.start_soon(send, 0)
+        nursery.start_soon(send, 1)
+    assert told == ["Stalled at 3", "BrokenResourceError at 3"]
+    reason = "resource_exhausted: the peer has not read for 3 s"
+    assert ("abort", 4429, reason) in transport.calls
+    assert connection.ended == Ended("runtime", 4429, reason)
+
+
+async def test_a_nursery_inside_a_block_that_is_cancelled_changes_nothing(autojump_clock) -> None:
+    connection = connect(Recorder())
+    with trio.move_on_after(1):
+        async with connection.open(), trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            await trio.sleep_forever()
+    assert connection.ended == Ended("scope", 1001)

@@ -35,8 +35,7 @@ def app_with_database(events: list[str]) -> App:
         try:
             await trio.sleep_forever()
         finally:
-            assert database.open
-            events.append("the stream is over")
+            events.append("the stream is over" if database.open else "the stream is over, too late")
 
     @asynccontextmanager
     async def lifespan(nursery: trio.Nursery) -> AsyncGenerator[Database]:
@@ -178,3 +177,70 @@ async def test_an_in_memory_client_beside_a_server_shares_its_resources() -> Non
             async with Client(url).open_path("/nowhere"):
                 pass
     assert events == ["entered", "left"]
+
+
+async def test_blocks_that_begin_together_enter_one_lifespan(autojump_clock) -> None:
+    events: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(nursery: trio.Nursery) -> AsyncGenerator[Database]:
+        await trio.sleep(1)
+        events.append("entered")
+        try:
+            yield Database()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+            events.append("left")
+
+    app = App(lifespan=lifespan)
+
+    async def use(seconds: float) -> None:
+        async with app.client():
+            await trio.sleep(seconds)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(use, 1)
+        nursery.start_soon(use, 5)
+    assert events == ["entered", "left"]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(use, 1)
+        await trio.sleep(2.5)  # the lifespan is just being left: a block that begins now has one of its own
+        nursery.start_soon(use, 1)
+    assert events == ["entered", "left"] * 3
+
+
+async def test_a_first_block_that_is_cancelled_cuts_off_the_streams_of_others(autojump_clock) -> None:
+    events: list[str] = []
+    app = app_with_database(events)
+
+    async def guest() -> None:
+        async with testing.connect(app, "/wait") as peer:
+            assert (await peer.closed()).code == 1012
+
+    async with trio.open_nursery() as nursery:
+        with trio.move_on_after(1):
+            async with app.client():
+                nursery.start_soon(guest)
+                await trio.sleep_forever()
+    assert trio.current_time() == 1
+
+
+async def test_the_first_block_waits_for_streams_and_for_other_blocks(autojump_clock) -> None:
+    left_at: list[float] = []
+    app = app_with_database([])
+
+    async def hold(seconds: float) -> None:
+        async with app.host.running():
+            await trio.sleep(seconds)
+
+    async def first() -> None:
+        async with app.client():
+            await trio.sleep(1)
+        left_at.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(first)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(hold, 3)
+    assert left_at == [3]

@@ -296,11 +296,7 @@ async def test_a_drain_is_over_when_the_last_stream_is(autojump_clock) -> None:
         assert trio.current_time() == 1
 
 
-async def test_a_stream_that_is_being_admitted_when_the_drain_begins_is_ended_with_the_others(autojump_clock) -> None:
-    @attrs.frozen
-    class User:
-        name: str
-
+async def test_a_stream_that_is_being_admitted_when_the_drain_begins_is_refused(autojump_clock) -> None:
     service = Service("test")
 
     @service.stream_out("/wait", expose=True)
@@ -311,18 +307,15 @@ async def test_a_stream_that_is_being_admitted_when_the_drain_begins_is_ended_wi
     async with trio.open_nursery() as nursery:
 
         async def listen() -> None:
-            async with testing.connect(app, "/wait?token=x") as peer:
-                assert (await peer.closed()).code == 1012
-                assert trio.current_time() == 9
-
-        async def keep_it_draining() -> None:
-            async with testing.connect(app, "/wait") as peer:
-                await peer.closed()
+            with pytest.raises(APIError.Unavailable, match="shutting down"):
+                async with testing.connect(app, "/wait?token=x"):
+                    pass
+            assert trio.current_time() == 5
 
         nursery.start_soon(listen)
-        nursery.start_soon(keep_it_draining)
         await trio.testing.wait_all_tasks_blocked()
         await app.host.drain(9)
+        assert trio.current_time() == 0
 
 
 @attrs.frozen
@@ -478,3 +471,213 @@ async def test_a_handler_that_reads_a_full_channel_lets_others_run(autojump_cloc
         await peer.close()
         assert (await peer.closed()).code == 1000
         nursery.cancel_scope.cancel()
+
+
+async def test_a_peer_that_writes_before_it_reads_and_a_handler_that_answers_early_do_not_deadlock(
+    autojump_clock,
+) -> None:
+    service = Service("test")
+
+    @service.stream_in_out("/early", receive_messages=10)
+    async def early(stream: StreamInOut[int, int]) -> None:
+        for value in range(1000):
+            await stream.send(value)
+
+    seen: list[str | bytes] = []
+    async with testing.connect(App(service), "/early") as peer:
+        for _ in range(3000):
+            await peer.send("1")
+        with pytest.raises(trio.EndOfChannel):
+            while True:
+                seen.append(await peer.receive())
+    assert seen == [str(value) for value in range(1000)]
+    assert trio.current_time() == 0
+
+
+async def test_a_stream_that_is_cut_off_with_a_full_receive_channel_does_not_spin(autojump_clock) -> None:
+    service = Service("test")
+
+    @service.stream_in("/idle", receive_messages=10)
+    async def idle(stream: StreamIn[int]) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(2)  # a spinning task would keep this clock from ever jumping
+
+    app = App(service)
+    async with testing.connect(app, "/idle") as peer:
+        for _ in range(70):
+            await peer.send("1")
+        await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.closed)
+            await app.host.drain(0)
+    assert trio.current_time() == 2
+
+
+async def test_a_peer_that_vanishes_during_the_last_flush_is_not_waited_for(autojump_clock) -> None:
+    service = Service("test")
+
+    @service.stream_out("/wait")
+    async def wait(stream: StreamOut[int]) -> None:
+        await stream.send(1)
+        await trio.sleep_forever()
+
+    app = App(service)
+    async with testing.connect(app, "/wait", stalled=True) as peer, trio.open_nursery() as nursery:
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(app.host.drain, 0)
+        await trio.sleep(1)
+        peer.vanish()
+    assert trio.current_time() == 1
+
+
+async def test_the_last_flush_goes_on_for_as_long_as_the_peer_reads(autojump_clock) -> None:
+    service = Service("test")
+
+    @service.stream_out("/end", send_bytes=100 << 20)
+    async def end(stream: StreamOut[str]) -> None:
+        for _ in range(20):
+            await stream.send("x" * 60_000)
+
+    seen = 0
+    async with testing.connect(App(service), "/end") as peer:
+        with pytest.raises(trio.EndOfChannel):
+            while True:
+                await peer.receive()
+                seen += 1
+                await trio.sleep(9)  # 171 s in all, and never 10 without reading
+    assert seen == 20
+    assert peer.ended == Ended("peer", 1000)
+
+
+async def test_a_big_message_is_not_overtaken_for_ever_by_small_ones(autojump_clock) -> None:
+    service = Service("test")
+
+    @service.stream_out("/mixed", send_bytes=100_000, send_timeout=10)
+    async def mixed(stream: StreamOut[str]) -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def chatter() -> None:
+                while True:
+                    await stream.send("small" * 200)
+
+            nursery.start_soon(chatter)
+            nursery.start_soon(chatter)
+            await trio.sleep(1)
+            await stream.send("x" * 90_000)
+            nursery.cancel_scope.cancel()
+
+    async with testing.connect(App(service), "/mixed") as peer:
+        with pytest.raises(trio.EndOfChannel):
+            while True:
+                last = await peer.receive()
+                await trio.sleep(0.01)
+    assert peer.ended == Ended("peer", 1000)
+    assert len(last) in (1002, 90_002)
+
+
+async def test_in_a_drain_a_stream_that_a_handler_has_opened_ends_with_its_caller(autojump_clock) -> None:
+    service = Service("test")
+
+    @service.stream_out()
+    async def source(stream: StreamOut[int]) -> None:
+        await trio.sleep_forever()
+
+    @service.stream_out("/relay", expose=True)
+    async def relay(stream: StreamOut[int]) -> None:
+        async with get_client().open(source) as numbers:
+            async for number in numbers:
+                await stream.send(number)
+
+    app = App(service)
+    ended: list[tuple[Ended, float]] = []
+    async with app.client(), trio.open_nursery() as nursery:
+
+        async def listen() -> None:
+            async with testing.connect(app, "/relay") as peer:
+                ended.append((await peer.closed(), trio.current_time()))
+
+        for _ in range(2):
+            nursery.start_soon(listen)
+        await trio.testing.wait_all_tasks_blocked()
+        await app.host.drain(8)
+    assert ended == [(Ended("peer", 1012, "the server is restarting"), seconds) for seconds in (4, 8)]
+
+
+async def test_that_one_peer_stalls_is_not_blamed_on_another(autojump_clock, caplog) -> None:
+    service = Service("test")
+    everyone: list[StreamInOut[int, int]] = []
+
+    @service.stream_in_out("/room", send_messages=1)
+    async def room(stream: StreamInOut[int, int]) -> None:
+        everyone.append(stream)
+        async for number in stream:
+            while True:
+                for member in everyone:
+                    await member.send(number)
+
+    app = App(service)
+    async with testing.connect(app, "/room", stalled=True) as silent, testing.connect(app, "/room") as talker:
+        await talker.send("1")
+        assert (await talker.closed()).code == 1011
+        assert (await silent.closed()).code == 4429
+    assert "the peer has not read for 10 s" in caplog.text
+
+
+async def test_a_handler_that_meets_the_end_of_its_channel_has_ended_well(autojump_clock, caplog) -> None:
+    service = Service("test")
+
+    @service.stream_in("/take")
+    async def take(stream: StreamIn[int]) -> None:
+        while True:
+            await stream.receive()
+
+    async with testing.connect(App(service), "/take") as peer:
+        await peer.close()
+        await peer.closed()
+    assert caplog.records == []
+
+
+async def test_an_error_that_looks_like_an_ending_while_the_stream_is_open_is_an_error(autojump_clock, caplog) -> None:
+    service = Service("test")
+
+    @service.stream_out("/other")
+    async def other(stream: StreamOut[int]) -> None:
+        raise trio.BrokenResourceError("some other resource")
+
+    async with testing.connect(App(service), "/other") as peer:
+        assert (await peer.closed()).code == 1011
+    assert "some other resource" in caplog.text
+
+
+async def test_receiving_in_a_finally_after_the_stream_was_cut_off_does_not_hang(autojump_clock) -> None:
+    service = Service("test")
+
+    @service.stream_in_out("/shielded")
+    async def shielded(stream: StreamInOut[int, int]) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True), pytest.raises(trio.EndOfChannel):
+                await stream.receive()
+
+    app = App(service)
+    async with testing.connect(app, "/shielded") as peer, trio.open_nursery() as nursery:
+        nursery.start_soon(peer.closed)
+        await trio.testing.wait_all_tasks_blocked()
+        await app.host.drain(0)
+    assert trio.current_time() == 0
+
+
+async def test_a_slow_auth_handler_is_given_up_at_its_time_exactly(autojump_clock) -> None:
+    service = Service("test")
+
+    @service.stream_out("/wait", handshake_timeout=3)
+    async def wait(stream: StreamOut[int]) -> None: ...
+
+    with pytest.raises(APIError.DeadlineExceeded):
+        async with testing.connect(App(service, auth_handler=slow_auth), "/wait?token=x"):
+            pass
+    assert trio.current_time() == 3

@@ -30,6 +30,10 @@ def echo_app(ended: list[Ended | None] | None = None, **options: Any) -> App:
             if ended is not None:
                 ended.append(stream.ended)
 
+    @service.stream_out("/", expose=True)
+    async def root(stream: StreamOut[str]) -> None:
+        await stream.send("the root")
+
     return App(service, **options)
 
 
@@ -90,6 +94,7 @@ async def test_a_server_that_does_not_know_extensions_gets_a_close_too() -> None
         ({"path": "/mounted/echo/x", "root_path": "/mounted"}, "x"),
         ({"path": "/mounted/echo/x", "raw_path": b"/mounted/echo/x", "root_path": "/mounted"}, "x"),
         ({"path": "/echo/caf\u00e9"}, "caf\u00e9"),
+        ({"path": "/mounted", "root_path": "/mounted"}, "the root"),
     ],
 )
 async def test_the_path_is_found_however_the_server_gives_it(scope: dict[str, Any], name: str) -> None:
@@ -138,6 +143,43 @@ async def test_a_server_that_fails_is_logged_and_ends_the_stream(caplog: pytest.
 
     await echo_app()(websocket_scope("/echo/x"), receive, send)
     assert "the server is broken" in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/echo/x", "/nowhere"])
+async def test_a_client_that_is_gone_before_it_is_answered_is_no_error(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        raise OSError("the client is gone")
+
+    await echo_app()(websocket_scope(path), receive, send)
+    assert caplog.records == []
+
+
+async def test_closing_a_stream_whose_client_is_gone_is_no_error(autojump_clock) -> None:
+    service = Service("test")
+    closed = trio.Event()
+
+    @service.stream_out("/close", expose=True)
+    async def close(stream: StreamOut[int]) -> None:
+        await stream.aclose()
+        closed.set()
+
+    async def receive() -> dict[str, Any]:
+        if not connecting:
+            await trio.sleep_forever()
+        return connecting.pop()
+
+    async def send(message: Any) -> None:
+        if message["type"] == "websocket.close":
+            raise OSError("the client is gone")
+
+    connecting = [{"type": "websocket.connect"}]
+    await App(service)(websocket_scope("/close"), receive, send)
+    assert closed.is_set()
 
 
 async def call_lifespan(app: App, at_startup: Any = None) -> list[dict[str, Any]]:
