@@ -102,6 +102,9 @@ class App:
     ) -> AsyncGenerator[Client]:
         """Run the app for as long as the block lasts, and give a client to it, in memory.
 
+        Blocks and servers of one app share its lifespan. The first of them holds it, and is left only when
+        the others are left and all streams are over: so begin it last, or end it last.
+
         Args:
             headers: Sent with each stream.
             auth_data: Who calls, instead of what the auth handler would make of the headers.

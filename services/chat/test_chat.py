@@ -149,7 +149,7 @@ async def test_who_brings_no_id_is_refused(autojump_clock: MockClock) -> None:
         ("/private-chat/ada+bob", {}),
         ("/private-chat/ada+bob?token=", {}),
         ("/private-chat/ada+bob?token=a%20b", {}),
-        ("/private-chat/ada+bob", {"authorization": "Bearer "}),
+        ("/private-chat/ada+bob", {"authorization": "Bearer"}),
         ("/private-chat/ada+bob", {"authorization": "Basic YWRhOg=="}),
     ],
 )

@@ -59,7 +59,8 @@ class Limits:
         send_messages: Messages sent and not yet taken by the socket. When they are as many, `send`
             waits. Default 1024.
         send_bytes: The same in bytes. Default 1 MiB.
-        send_timeout: Seconds that `send`, or the last flush, waits for a peer that does not read. Default 10.
+        send_timeout: Seconds without the peer reading anything that `send`, or the last flush, waits. Default 10.
+            A peer that reads slowly is waited for.
         handshake_timeout: Seconds that the auth handler may take. Default 10. Middleware has no deadline but
             its own.
         close_timeout: Seconds that the closing handshake may take. Default 5.

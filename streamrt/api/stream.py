@@ -82,7 +82,7 @@ class Stream(trio.abc.AsyncResource):
     async def aclose(self) -> None:
         """End the stream from this side: what was sent still goes out, then Close 1000.
 
-        A StreamIn handler that still owes a response only stops receiving. Leaving the handler, or the
+        A StreamIn handler only stops receiving, because its response comes when it returns. Leaving the handler, or the
         client's block, does the same as closing, so this is for ending a stream before that.
         """
         await self._port.aclose()
@@ -175,7 +175,8 @@ class StreamOutWithResponse(Stream, trio.abc.SendChannel[Out_contra], Generic[Ou
     async def response(self) -> Response_co:
         """Wait for the endpoint's response; for one that has none, until it has ended well.
 
-        Call it once. It ends when the stream does, so it never hangs on a server that is gone.
+        Call it once. It ends when the stream does, so it never hangs on a server that is gone. But the
+        handler must know from the messages when it has them all: there is no way to end this direction alone.
 
         Raises:
             APIError: The endpoint ended with this error, or the connection was lost (`Unavailable`).

@@ -92,6 +92,20 @@ async def test_a_shutdown_drains_the_streams_and_then_ends() -> None:
                 assert await peer.closed() == Ended("peer", 1012, "the server is restarting")
 
 
+async def test_an_app_goes_on_in_memory_when_its_server_has_shut_down() -> None:
+    config = Config()
+    config.errorlog = None
+    app = make_app()
+    trigger = trio.Event()
+    trigger.set()
+    with trio.fail_after(10):
+        async with app.client(private=False) as client:
+            await streamrt.serve(app, "127.0.0.1:0", config=config, shutdown_trigger=trigger.wait, drain_timeout=0)
+            async with client.open_path("/echo") as stream:
+                await stream.send("hello")
+                assert await stream.receive() == "hello"
+
+
 async def test_an_address_in_use_is_an_os_error() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # hypercorn leaves the socket that it could not bind
