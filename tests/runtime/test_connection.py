@@ -352,7 +352,7 @@ async def test_a_transport_that_takes_everything_at_once_does_not_keep_others_fr
         nursery.start_soon(other)
         for _ in range(6400):
             await connection.send(b"1")
-        assert turns >= 6400 / 64
+        assert turns >= 6400 / 64 - 1  # at the last of them the other one may come after us
         nursery.cancel_scope.cancel()
 
 
