@@ -12,7 +12,7 @@ from hypercorn.config import Config
 
 import streamrt
 from streamrt import App, Client, testing
-from streamrt.runtime.scopes import lone_error
+from streamrt.runtime.scopes import leaves, lone_error
 from tests.peers import Peer, connect_socket
 
 hypothesis.settings.register_profile("tests", deadline=None)  # no test asserts a time
@@ -29,6 +29,17 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
         if ours and len(group.exceptions) == 1:
             raise group.exceptions[0] from None  # noqa: ASYNC123 - it is shown as it was raised
         raise
+
+
+@pytest.fixture(autouse=True)
+def _assertions_of_handlers_count(caplog: pytest.LogCaptureFixture) -> Generator[None]:
+    """Fail a test whose handler has failed an assertion: the runtime only logs it, and tells the peer."""
+    yield
+    for record in caplog.get_records("call"):
+        error = None if record.exc_info is None else record.exc_info[1]
+        for leaf in () if error is None else leaves(error):
+            if isinstance(leaf, AssertionError):
+                raise leaf
 
 
 @attrs.frozen

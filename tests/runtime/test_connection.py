@@ -356,6 +356,25 @@ async def test_a_transport_that_takes_everything_at_once_does_not_keep_others_fr
         nursery.cancel_scope.cancel()
 
 
+async def test_reading_a_full_channel_does_not_keep_others_from_running(autojump_clock) -> None:
+    turns = 0
+    connection = connect(Recorder([["1"] * 6400]), limits=Limits(receive_messages=6400))
+    async with connection.open(), trio.open_nursery() as nursery:
+        await trio.testing.wait_all_tasks_blocked()
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await trio.lowlevel.checkpoint()
+
+        nursery.start_soon(other)
+        for _ in range(6400):
+            await connection.receive()
+        assert turns >= 6400 / 64 - 1
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_stall_aborts_the_transport_and_tells_all_who_wait(autojump_clock) -> None:
     transport = Recorder()
     connection = connect(transport, limits=Limits(send_messages=1, send_timeout=3))

@@ -444,35 +444,6 @@ async def test_a_flooding_handler_lets_others_run(autojump_clock) -> None:
     assert turns >= 10_000 / 64
 
 
-async def test_a_handler_that_reads_a_full_channel_lets_others_run(autojump_clock) -> None:
-    turns = 0
-    service = Service("test")
-
-    @service.stream_in("/read", receive_messages=100_000)
-    async def read(stream: StreamIn[int]) -> None:
-        await trio.sleep(1)
-        before = turns
-        async for _ in stream:
-            pass
-        assert turns - before >= 6400 / 64
-
-    async with testing.connect(App(service), "/read") as peer, trio.open_nursery() as nursery:
-        for value in range(6400):
-            await peer.send(str(value))
-
-        async def other() -> None:
-            nonlocal turns
-            while True:
-                turns += 1
-                await trio.lowlevel.checkpoint()
-                await trio.sleep(0.1 if turns < 5 else 0)
-
-        nursery.start_soon(other)
-        await peer.close()
-        assert (await peer.closed()).code == 1000
-        nursery.cancel_scope.cancel()
-
-
 async def test_a_peer_that_writes_before_it_reads_and_a_handler_that_answers_early_do_not_deadlock(
     autojump_clock,
 ) -> None:
