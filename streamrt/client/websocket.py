@@ -207,7 +207,7 @@ class _Stream:
     def __init__(self, carrier: trio.SocketStream | trio.SSLStream[trio.SocketStream], tcp: trio.SocketStream) -> None:
         self._carrier = carrier
         self._tcp = tcp
-        self.head = b""
+        self.head: bytes = b""
         self._upgraded = False  # the server's answer has come, and may be followed by its end at once
         self.established = False  # trio-websocket has seen it, and is content
 
