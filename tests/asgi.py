@@ -31,8 +31,14 @@ async def call_websocket(
     """Call an app with a WebSocket scope; after `events`, and the answers to them, the client disconnects."""
     incoming = [{"type": "websocket.connect"}, *events]
     said: list[dict[str, Any]] = []
+    answered = trio.Event()
+    connecting = True
 
     async def receive() -> dict[str, Any]:
+        nonlocal connecting
+        if not connecting:
+            await answered.wait()
+        connecting = False
         if incoming:
             await trio.lowlevel.checkpoint()
             return incoming.pop(0)
@@ -42,6 +48,7 @@ async def call_websocket(
     async def send(message: Any) -> None:
         await trio.lowlevel.checkpoint()
         said.append(dict(message))
+        answered.set()
 
     await app(websocket_scope(path, headers, **more), receive, send)
     return said

@@ -14,9 +14,12 @@ from contextlib import suppress
 from typing import Any, TypeAlias, final
 from urllib.parse import quote
 
+import trio
+
 from streamrt.errors import APIError, CloseCode
 from streamrt.runtime.admission import Incoming
 from streamrt.runtime.host import Host
+from streamrt.runtime.scopes import lone_error
 from streamrt.wire.transport import Disconnected, Frame, Payload, Transport
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -90,16 +93,31 @@ class ASGITransport(Transport):
 
 
 async def serve_websocket(host: Host, scope: Scope, receive: Receive, send: Send) -> None:
-    """Serve one WebSocket scope."""
+    """Serve one WebSocket scope.
+
+    A client that leaves while it is being admitted is let go at once, with its place among the streams.
+    """
+    watching = trio.CancelScope()
+
+    async def watch(admission: trio.CancelScope) -> None:
+        with watching:
+            event = await receive()  # before the upgrade there is nothing to come but this
+            if event["type"] == "websocket.disconnect":
+                admission.cancel()
 
     async def accept(subprotocol: str | None) -> Transport:
+        watching.cancel()
         transport = ASGITransport(receive, send)
         await transport.call({"type": "websocket.accept", "subprotocol": subprotocol})
         return transport
 
     await receive()  # websocket.connect
     try:
-        await host.handle(_incoming(scope), accept)
+        with lone_error():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watch, nursery.cancel_scope)
+                await host.handle(_incoming(scope), accept)
+                watching.cancel()
     except APIError as error:
         with suppress(OSError):  # the client is gone
             await _refuse(error, scope, send)

@@ -489,6 +489,39 @@ async def test_pages_of_other_origins_are_let_in_only_when_allowed(
                     pass
 
 
+async def test_a_client_that_leaves_while_it_is_admitted_leaves_its_place_to_another() -> None:
+    asked, left = trio.Event(), trio.Event()
+
+    async def slow(credentials: Credentials) -> User:
+        asked.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            left.set()
+        return User("late")
+
+    service = Service("test")
+
+    @service.stream_out("/public", expose=True)
+    async def public(stream: StreamOut[str]) -> None:
+        await stream.send("hello")
+
+    app = App(service, auth_handler=slow, limits=Limits(max_streams=1, handshake_timeout=5000))
+    async with served(app) as url:
+        async with trio.open_nursery() as nursery:
+
+            async def impatient() -> None:
+                async with connect_socket(url + "/public", headers={"Authorization": "x"}):
+                    pass
+
+            nursery.start_soon(impatient)
+            await asked.wait()
+            nursery.cancel_scope.cancel()
+        await left.wait()
+        async with connect_socket(url + "/public") as peer:
+            assert await peer.receive() == '"hello"'
+
+
 async def test_a_null_origin_is_not_the_host_of_a_request_without_one() -> None:
     async with served(make_app()) as url:
         with pytest.raises(APIError.PermissionDenied):
