@@ -212,7 +212,7 @@ class Connection(Port):
         self.ended = ended
         self._outbox.close()
         if ended.by == "peer":
-            self._break()
+            self._begin_grace()
         elif ended.by == "runtime":
             self._inbox.close()
             self.scope.cancel()
@@ -280,17 +280,19 @@ class Connection(Port):
             self.ended = Ended("runtime", error.close_code, error.reason())
         self._outbox.close()
         self._break()
+        self._begin_grace()
         self._transport.abort(self.ended.code, self.ended.reason)
         return error
 
     def _lost(self, gone: Disconnected) -> None:
         self.end(Ended("peer", gone.code, gone.reason))
-        self._broken = True  # also when the end was decided before, and the flush is what is left
-        self._flushed.unpark_all()
+        self._break()  # also when the end was decided before, and the flush is what is left
 
     def _break(self) -> None:
         self._broken = True
         self._flushed.unpark_all()
+
+    def _begin_grace(self) -> None:
         self.scope.deadline = trio.current_time() + self._grace
 
     async def _read(self) -> None:
@@ -328,8 +330,6 @@ class Connection(Port):
                     patience.deadline = trio.current_time() + self.limits.send_timeout
         except Disconnected as gone:
             self._lost(gone)
-        finally:
-            self._writing = False
 
     async def _flush(self) -> None:
         with self._patience() as patience:

@@ -6,6 +6,8 @@ import trio
 import trio.testing
 
 from streamrt import APIError, App, Ended, Limits, Service, StreamIn, StreamInOut, StreamOut, get_client, testing
+from streamrt.runtime.admission import Incoming
+from streamrt.wire.transport import Disconnected, MemoryTransport, memory_transports
 
 
 @attrs.frozen
@@ -652,3 +654,35 @@ async def test_a_slow_auth_handler_is_given_up_at_its_time_exactly(autojump_cloc
         async with testing.connect(App(service, auth_handler=slow_auth), "/wait?token=x"):
             pass
     assert trio.current_time() == 3
+
+
+async def test_an_error_beside_a_cancellation_is_logged_and_the_cancellation_goes_on(autojump_clock, caplog) -> None:
+    service = Service("test")
+
+    @service.stream_out("/both")
+    async def both(stream: StreamOut[int]) -> None:
+        async def fail() -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise KeyError("while it was cancelled")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail)
+            await trio.sleep_forever()
+
+    peer, transport = memory_transports()
+
+    async def accept(_subprotocol: str | None) -> MemoryTransport:
+        return transport
+
+    request = Incoming(
+        path="/both", query_string="", headers=(), subprotocols=(), peer=None, transport="memory", private=True
+    )
+    with trio.move_on_after(1) as scope:
+        await App(service).host.handle(request, accept)
+    assert scope.cancelled_caught
+    assert "while it was cancelled" in caplog.text
+    with pytest.raises(Disconnected) as caught:
+        await peer.receive()
+    assert caught.value.code == 1001
