@@ -9,7 +9,7 @@ import pytest
 import streamrt
 
 PUBLIC = """
-    APIError App Client Cookie EncodeError Ended Endpoint Fault Header InvalidMessage Limits Query Request Service
+    APIError App Client Cookie Deflate EncodeError Ended Endpoint Fault Header InvalidMessage Limits Query Request Service
     StreamIn StreamInEndpoint StreamInOut StreamInOutEndpoint StreamOut StreamOutEndpoint StreamOutWithResponse
     get_auth_data get_client get_resources serve
 """.split()

@@ -10,6 +10,8 @@ import attrs
 from attrs import field, frozen
 from attrs.validators import optional
 
+from streamrt.wire.frames import Deflate
+
 
 def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -28,6 +30,11 @@ def _seconds(_instance: object, attribute: attrs.Attribute[Any], value: object) 
 def _grace(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if not _is_number(value) or not value >= 0:
         raise ValueError(f"{attribute.name} must be seconds, 0 or more, not {value!r}")
+
+
+def _deflate(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, Deflate):
+        raise TypeError(f"{attribute.name} must be a streamrt.Deflate, or None, not {value!r}")
 
 
 def _origins(value: Literal["same-host"] | Sequence[str]) -> Literal["same-host"] | tuple[str, ...]:
@@ -64,9 +71,15 @@ class Limits:
         handshake_timeout: Seconds that the auth handler may take. Default 10. Middleware has no deadline but
             its own.
         close_timeout: Seconds that the closing handshake may take. Default 5.
+        ping_interval: Seconds between the heartbeat's pings; None for no heartbeat. Default 20, which is below the 30 s
+            after which the strictest proxies cut an idle connection.
+        ping_timeout: Seconds after a ping within which something must come from the peer, whatever it is, or it
+            is taken for gone. Default 20.
         disconnect_grace: Seconds that a handler has to finish after its peer is gone. Default: 0 for a
             StreamOut, which has nobody left to write to, and 5 for the others, which may still have
             messages to read.
+        compression: Whether messages may be compressed, and how; see `Deflate`. Default None: they never are, even when
+            the peer offers it.
         allowed_origins: Which pages may connect from a browser: ``"same-host"`` (the default) those of the
             host name that was connected to, or a list such as ``["https://example.org"]``, in which
             ``"*"`` is any. A client that sends no Origin is not a browser, and is let through.
@@ -83,7 +96,10 @@ class Limits:
     send_timeout: float = field(default=10, validator=_seconds)
     handshake_timeout: float = field(default=10, validator=_seconds)
     close_timeout: float = field(default=5, validator=_seconds)
+    ping_interval: float | None = field(default=20, validator=optional(_seconds))
+    ping_timeout: float = field(default=20, validator=_seconds)
     disconnect_grace: float | None = field(default=None, validator=optional(_grace))
+    compression: Deflate | None = field(default=None, validator=optional(_deflate))
     allowed_origins: Literal["same-host"] | Sequence[str] = field(default="same-host", converter=_origins)
     max_streams: int | None = field(default=None, validator=optional(_count))
     max_streams_per_peer: int | None = field(default=None, validator=optional(_count))
@@ -100,5 +116,8 @@ class LimitOptions(TypedDict, total=False):
     send_timeout: float
     handshake_timeout: float
     close_timeout: float
+    ping_interval: float | None
+    ping_timeout: float
     disconnect_grace: float | None
+    compression: Deflate | None
     allowed_origins: Literal["same-host"] | Sequence[str]

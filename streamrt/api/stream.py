@@ -35,6 +35,11 @@ class Port(ABC):
     ended: Ended | None
     draining: trio.Event
 
+    @property
+    @abstractmethod
+    def round_trip_time(self) -> float | None:
+        """Seconds; see `Stream.round_trip_time`."""
+
     @abstractmethod
     async def receive(self) -> Payload:
         """Return the next message; raise as `StreamIn.receive` does."""
@@ -78,6 +83,14 @@ class Stream(trio.abc.AsyncResource):
         A client's own stream never drains.
         """
         return self._port.draining
+
+    @property
+    def round_trip_time(self) -> float | None:
+        """Seconds from the last heartbeat's ping to its answer.
+
+        None before the first, which comes after `Limits.ping_interval`, and where the transport sends none.
+        """
+        return self._port.round_trip_time
 
     async def aclose(self) -> None:
         """End the stream from this side: what was sent still goes out, then Close 1000.

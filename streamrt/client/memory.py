@@ -12,7 +12,7 @@ from typing import final
 
 import trio
 
-from streamrt.runtime.admission import Incoming
+from streamrt.runtime.admission import Admitted, Incoming
 from streamrt.runtime.host import Host
 from streamrt.runtime.scopes import lone_error
 from streamrt.wire.dialect import ENCORE_WS
@@ -57,7 +57,7 @@ class MemoryConnector(Connector):
                 yield ours
 
     async def _serve(self, target: Target, transport: Transport, task_status: trio.TaskStatus[None]) -> None:
-        async def accept(_subprotocol: str | None) -> Transport:
+        async def accept(_admitted: Admitted) -> Transport:
             task_status.started()
             return transport
 

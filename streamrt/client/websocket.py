@@ -21,7 +21,7 @@ import trio_websocket
 from streamrt.errors import APIError, error_from_response
 from streamrt.runtime.scopes import lone_error
 from streamrt.wire.dialect import ENCORE_WS
-from streamrt.wire.transport import Disconnected, Frame, Payload, Transport
+from streamrt.wire.transport import Disconnected, Frame, Payload, PullTransport, Transport
 
 from .connector import Connector, Target
 
@@ -30,7 +30,7 @@ _QUEUE = 64
 
 
 @final
-class WebSocketTransport(Transport):
+class WebSocketTransport(PullTransport):
     """A stream on a trio-websocket connection."""
 
     __slots__ = ("_stream", "_torn", "_websocket")

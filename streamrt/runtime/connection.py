@@ -1,11 +1,11 @@
 """One end of an open stream: a receive channel, a send channel, and the two tasks that serve them.
 
-    transport --reader--> receive channel --receive()--> codec, handler or caller
-    transport <--writer-- send channel    <--send()----- codec, handler or caller
+    transport --deliver()-> receive channel --receive()--> codec, handler or caller
+    transport <--writer---- send channel    <--send()----- codec, handler or caller
 
-The reader moves batches, the writer takes what is queued in one go, and a `send` that finds nothing
-queued before it goes straight to the transport if that takes it. So a message costs no task and no timer
-of its own, and a task switch only where somebody has to wait.
+The transport delivers batches (or a reader task asks it for them), the writer takes what is queued in one go, and a
+`send` that finds nothing queued before it goes straight to the transport if that takes it. So a message costs no
+task and no timer of its own, and a task switch only where somebody has to wait.
 
 Checkpoints: `receive` and `send` notice a cancellation every time, and before anything has moved. They
 let other tasks run when they wait, and otherwise every `_TURN` messages.
@@ -17,7 +17,7 @@ flush and to close, is done on the way out of `open`.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Literal, final
 
@@ -28,12 +28,15 @@ from streamrt.api.request import Request
 from streamrt.api.stream import Port
 from streamrt.errors import CloseCode, Ended, ResourceExhausted, error_from_close
 from streamrt.wire.backlog import Backlog
-from streamrt.wire.transport import Disconnected, Frame, Payload, Transport, payload_size
+from streamrt.wire.transport import Disconnected, Frame, Payload, PullTransport, Transport, payload_size
 
 from .scopes import lone_error
 
 _TURN = 64
 """Messages that one task may move before others get a turn: well under a millisecond of work."""
+
+_FAREWELL = 1.0
+"""Seconds that a cancelled stream takes to send its Close to a peer that does not read."""
 
 _WRITE_BYTES = 64 * 1024
 """What one write takes from the send channel: so much that more would bring nothing, and so little that a
@@ -67,10 +70,12 @@ class Connection(Port):
 
     __slots__ = (
         "_broken",
+        "_bunching",
         "_closing",
         "_discarding",
         "_flushed",
         "_grace",
+        "_held",
         "_inbox",
         "_nursery",
         "_outbox",
@@ -116,6 +121,8 @@ class Connection(Port):
         self._outbox: Backlog[Frame] = Backlog(limits.send_messages, limits.send_bytes, len)
         self._nursery: trio.Nursery | None = None  # until the writer, which starts when something queues
         self._writing = False
+        self._bunching = False  # messages go out faster than one for each turn of the scheduler
+        self._held = False  # the transport waits for room in the receive channel
         self._flushed = trio.lowlevel.ParkingLot()
         self._waiting_room = trio.StrictFIFOLock()  # nobody overtakes who waits for room
         self._patient: set[trio.CancelScope] = set()  # who waits for the peer to read
@@ -130,25 +137,30 @@ class Connection(Port):
     async def receive(self) -> Payload:
         """Return the next message; see `Port.receive`."""
         inbox = self._inbox
-        await self._checkpoint()
+        if inbox or inbox.closed:
+            await self._checkpoint()
         while not inbox:
             if inbox.closed:
                 raise self._end_of_input()
             await inbox.filled()
-        return inbox.take()
+        payload = inbox.take()
+        if self._held and inbox.half_empty:
+            self._allow(inbox.free)
+        return payload
 
     async def send(self, payload: bytes) -> None:
         """Send one message; see `Port.send`."""
         await self._checkpoint()
         self._check_open()
         frame = Frame(payload)
-        if not self._outbox and not self._writing and self._transport.send_nowait(frame):
+        if self._turn % _TURN == 0:
+            self._bunching = True  # now and then, to see whether the writer finds more than this one
+        straight = not self._bunching and not self._inbox  # a burst of input makes a burst of output
+        if straight and not self._waiting_room.locked() and self._send_nowait(frame):
             return
         if self._waiting_room.locked() or not self._outbox.offer(frame):
             await self._offer_when_room(frame)
-        if self._nursery is not None:
-            self._nursery.start_soon(self._write)
-            self._nursery = None
+        self._start_writer()
 
     async def aclose(self) -> None:
         """End this side; see `Stream.aclose`."""
@@ -162,6 +174,41 @@ class Connection(Port):
         with trio.move_on_after(self.limits.close_timeout):
             await self._transport.close(self._verdict.code, self._verdict.reason)
 
+    @property
+    def round_trip_time(self) -> float | None:
+        """Seconds that the last heartbeat took; see `Stream.round_trip_time`."""
+        return self._transport.round_trip_time
+
+    # What its transport calls.
+
+    def deliver(self, payloads: Sequence[Payload]) -> int:
+        """Take a batch; see `Receiver.deliver`."""
+        inbox = self._inbox
+        if not inbox.closed and self._takes_messages():
+            inbox.extend(payloads)
+            room = inbox.free
+            self._held = not room
+            return room
+        return _TURN  # for what is thrown away
+
+    def answer(self, frame: Frame) -> None:
+        """Send a control frame, if there is room for it; see `Receiver.answer`."""
+        if self.ended is None and not self._send_nowait(frame) and self._outbox.offer(frame):
+            self._start_writer()
+
+    def fail(self, code: int, reason: str) -> None:
+        """End the stream; see `Receiver.fail`."""
+        self.end(Ended("runtime", code, reason))
+
+    def lost(self, gone: Disconnected) -> None:
+        """Begin the grace; see `Receiver.lost`."""
+        self.end(Ended("peer", gone.code, gone.reason))
+        self._break()  # also when the end was decided before, and the flush is what is left
+
+    def finish(self) -> None:
+        """End the input behind what was delivered; see `Receiver.finish`."""
+        self._inbox.close()
+
     # What its owner calls.
 
     @asynccontextmanager
@@ -170,12 +217,13 @@ class Connection(Port):
 
         A block that is left by an exception is not flushed: it closes with 1001, at once.
         """
-        self._transport.watch(self._lost)
         try:
             with lone_error():
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
-                    nursery.start_soon(self._read)
+                    self._transport.attach(self)
+                    if isinstance(self._transport, PullTransport):
+                        nursery.start_soon(self._read, self._transport)
                     try:
                         yield
                     finally:
@@ -214,7 +262,7 @@ class Connection(Port):
         if ended.by == "peer":
             self._begin_grace()
         elif ended.by == "runtime":
-            self._inbox.close()
+            self._close_inbox()
             self.scope.cancel()
 
     # Inside.
@@ -227,7 +275,29 @@ class Connection(Port):
         if not self._discarding:
             self._discarding = True
             self._inbox.take_batch()
-            self._inbox.close()
+            self._close_inbox()
+
+    def _close_inbox(self) -> None:
+        self._inbox.close()
+        if self._held:
+            self._allow(_TURN)  # the peer's Close may be behind what is thrown away
+
+    def _allow(self, room: int) -> None:
+        self._held = False
+        self._transport.allow(room)
+
+    def _takes_messages(self) -> bool:
+        if not self._takes_input:
+            self.end(Ended("runtime", CloseCode.UNSUPPORTED_DATA, "this stream takes no messages"))
+        return self._takes_input
+
+    def _send_nowait(self, frame: Frame) -> bool:
+        return not self._outbox and not self._writing and self._transport.send_nowait(frame)
+
+    def _start_writer(self) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(self._write)
+            self._nursery = None
 
     async def _checkpoint(self) -> None:
         self._turn += 1
@@ -284,10 +354,6 @@ class Connection(Port):
         self._transport.abort(self.ended.code, self.ended.reason)
         return error
 
-    def _lost(self, gone: Disconnected) -> None:
-        self.end(Ended("peer", gone.code, gone.reason))
-        self._break()  # also when the end was decided before, and the flush is what is left
-
     def _break(self) -> None:
         self._broken = True
         self._flushed.unpark_all()
@@ -295,22 +361,21 @@ class Connection(Port):
     def _begin_grace(self) -> None:
         self.scope.deadline = trio.current_time() + self._grace
 
-    async def _read(self) -> None:
+    async def _read(self, transport: PullTransport) -> None:
         inbox = self._inbox
         limit = self.limits.max_message_bytes
         try:
             while True:
-                for payload in await self._transport.receive():
-                    if not self._takes_input:
-                        self.end(Ended("runtime", CloseCode.UNSUPPORTED_DATA, "this stream takes no messages"))
+                for payload in await transport.receive():
+                    if not self._takes_messages():
                         return
                     if payload_size(payload) > limit:
-                        self.end(Ended("runtime", CloseCode.TOO_BIG, f"a message may have {limit} bytes"))
+                        self.fail(CloseCode.TOO_BIG, f"a message may have {limit} bytes")
                         return
                     while not inbox.closed and not inbox.offer(payload):
                         await inbox.room()
         except Disconnected as gone:
-            self._lost(gone)
+            self.lost(gone)
         finally:
             inbox.close()
 
@@ -322,6 +387,7 @@ class Connection(Port):
                 frames = outbox.take_batch(_WRITE_BYTES)
                 if not frames:
                     return
+                self._bunching = len(frames) > 1
                 self._writing = True
                 await self._transport.send(frames)
                 self._writing = False
@@ -329,12 +395,13 @@ class Connection(Port):
                 for patience in self._patient:
                     patience.deadline = trio.current_time() + self.limits.send_timeout
         except Disconnected as gone:
-            self._lost(gone)
+            self.lost(gone)
 
     async def _flush(self) -> None:
         with self._patience() as patience:
-            if self.ended is not None:
-                self._patient.remove(patience)  # cut off: a peer that reads slowly has no more time than another
+            if self.ended is not None:  # cut off: a peer that reads slowly has no more time than another
+                self._patient.remove(patience)
+                patience.deadline = min(patience.deadline, trio.current_time() + self.limits.close_timeout)
             while (self._outbox or self._writing) and not self._broken:
                 await self._flushed.park()
         if patience.cancelled_caught:
@@ -342,13 +409,15 @@ class Connection(Port):
 
     async def _close(self) -> None:
         assert self.ended is not None
-        deadline = trio.current_time() + self.limits.close_timeout
+        cancelled = self.ended.by == "scope"
+        patience = min(_FAREWELL, self.limits.close_timeout) if cancelled else self.limits.close_timeout
+        deadline = trio.current_time() + patience
         answered = False
         try:
             # A Close goes out even when everything around is cancelled; its answer is not waited for then.
             with trio.CancelScope(shield=True, deadline=deadline):
                 await self._transport.close(self.ended.code, self.ended.reason)
-            if self.ended.by != "scope":
+            if not cancelled:
                 with trio.move_on_at(deadline):
                     await self._transport.wait_closed()
                     answered = True

@@ -20,7 +20,7 @@ from streamrt.api.endpoint import Endpoint
 from streamrt.errors import APIError, CloseCode, Ended
 from streamrt.wire.transport import Disconnected, Transport
 
-from .admission import Admission, Incoming
+from .admission import Admission, Admitted, Incoming
 from .connection import Connection
 from .scopes import lone_error
 from .session import connect, run_session
@@ -66,6 +66,9 @@ class Host:
     admission: Admission
     lifespan: Lifespan | None
     draining: trio.Event = field(factory=trio.Event, init=False)
+    _servers: int = field(default=0, init=False)
+    _shutdown: trio.Event = field(factory=trio.Event, init=False)
+    _seconds: float = field(default=0, init=False)
     _run: _Run | None = field(default=None, init=False)
     _changing: trio.Event | None = field(default=None, init=False)  # while the lifespan is entered or left
     _streams: dict[Connection, bool] = field(factory=lambda: dict[Connection, bool](), init=False)  # nested?
@@ -76,12 +79,12 @@ class Host:
         """How many streams are open."""
         return len(self._streams)
 
-    async def handle(self, incoming: Incoming, accept: Callable[[str | None], Awaitable[Transport]]) -> None:
+    async def handle(self, incoming: Incoming, accept: Callable[[Admitted], Awaitable[Transport]]) -> None:
         """Admit one stream and run it to its end.
 
         Args:
             incoming: The request.
-            accept: Called with the subprotocol once the request is admitted; sends the upgrade.
+            accept: Called once the request is admitted; sends the upgrade.
 
         Raises:
             APIError: The request is refused; `accept` was not called, and is not going to be.
@@ -97,7 +100,7 @@ class Host:
                 admitted = await self.admission.admit(incoming, stack)
                 self._check_draining(incoming)  # which may have begun meanwhile
                 accepted = True
-                connection = connect(admitted, await accept(admitted.request.dialect), self.draining)
+                connection = connect(admitted, await accept(admitted), self.draining)
                 with self._open(connection, incoming.nested):
                     await run_session(admitted, connection)
         except Disconnected:
@@ -146,6 +149,7 @@ class Host:
                     if self.lifespan is not None:
                         resources = await stack.enter_async_context(self.lifespan(nursery))
                     self._run = run = _Run(resources, self._left)
+                    nursery.start_soon(self._drain_when_told)
                     self._changed()
                     try:
                         yield
@@ -156,13 +160,36 @@ class Host:
                         self._changing = trio.Event()
                         self._cut_off_all()  # who was not waited for, because this block is cancelled
         finally:
-            self.draining = trio.Event()
+            self.draining, self._shutdown = trio.Event(), trio.Event()
             self._changed()
 
     def _changed(self) -> None:
         assert self._changing is not None
         self._changing.set()
         self._changing = None
+
+    def shut_down(self, seconds: float) -> None:
+        """Begin to drain: the server will end in so many seconds. May be called for every stream.
+
+        Half of the time is for the drain, and the other half for the closing handshakes.
+        """
+        if not self._servers:  # they drain it themselves
+            self._seconds = seconds / 2
+            self._shutdown.set()
+
+    async def _drain_when_told(self) -> None:
+        await self._shutdown.wait()
+        await self.drain(self._seconds)
+
+    @contextmanager
+    def served(self) -> Generator[None]:
+        """Note for as long as the block lasts that a server takes care of draining."""
+        self._servers += 1
+        try:
+            yield
+        finally:
+            self._servers -= 1
+            self.draining = trio.Event()  # this server is gone, and others may go on with the app
 
     async def drain(self, seconds: float) -> None:
         """Refuse new streams from outside, and end the open ones over a span of time.

@@ -6,6 +6,7 @@ peer's close code is what the server says it was, and there is no abort.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
@@ -17,10 +18,13 @@ from urllib.parse import quote
 import trio
 
 from streamrt.errors import APIError, CloseCode
-from streamrt.runtime.admission import Incoming
+from streamrt.runtime.admission import Admitted, Incoming
 from streamrt.runtime.host import Host
 from streamrt.runtime.scopes import lone_error
-from streamrt.wire.transport import Disconnected, Frame, Payload, Transport
+from streamrt.wire.transport import Disconnected, Frame, Payload, PullTransport, Transport
+
+from .hypercorn import Parts, adopt, parts_of
+from .socket import SocketTransport
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -31,7 +35,7 @@ _logger = logging.getLogger("streamrt")
 
 
 @final
-class ASGITransport(Transport):
+class ASGITransport(PullTransport):
     """A stream on the `receive` and `send` of a WebSocket scope, once it is accepted."""
 
     __slots__ = ("_closed", "_disconnected", "_receive", "_send")
@@ -93,11 +97,13 @@ class ASGITransport(Transport):
 
 
 async def serve_websocket(host: Host, scope: Scope, receive: Receive, send: Send) -> None:
-    """Serve one WebSocket scope.
+    """Serve one WebSocket scope: on hypercorn's connection, or else over ASGI's messages.
 
     A client that leaves while it is being admitted is let go at once, with its place among the streams.
     """
+    parts = parts_of(send)
     watching = trio.CancelScope()
+    adopted: SocketTransport | None = None
 
     async def watch(admission: trio.CancelScope) -> None:
         with watching:
@@ -105,10 +111,15 @@ async def serve_websocket(host: Host, scope: Scope, receive: Receive, send: Send
             if event["type"] == "websocket.disconnect":
                 admission.cancel()
 
-    async def accept(subprotocol: str | None) -> Transport:
+    async def accept(admitted: Admitted) -> Transport:
+        nonlocal adopted
         watching.cancel()
+        if isinstance(parts, Parts):
+            adopted = await adopt(parts, admitted, send, host.shut_down)
+            return adopted
+        _tell_fallback(parts)
         transport = ASGITransport(receive, send)
-        await transport.call({"type": "websocket.accept", "subprotocol": subprotocol})
+        await transport.call({"type": "websocket.accept", "subprotocol": admitted.request.dialect})
         return transport
 
     await receive()  # websocket.connect
@@ -116,11 +127,20 @@ async def serve_websocket(host: Host, scope: Scope, receive: Receive, send: Send
         with lone_error():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(watch, nursery.cancel_scope)
-                await host.handle(_incoming(scope), accept)
+                carrier = SocketTransport if isinstance(parts, Parts) else ASGITransport
+                await host.handle(_incoming(scope, carrier.name), accept)
                 watching.cancel()
     except APIError as error:
         with suppress(OSError):  # the client is gone
             await _refuse(error, scope, send)
+    finally:
+        if adopted is not None:
+            adopted.abort(CloseCode.ABNORMAL, "")  # which its session has closed, if it came to that
+
+
+@functools.cache
+def _tell_fallback(reason: str) -> None:
+    _logger.warning("a stream is served over plain ASGI, with fewer guarantees, because %s", reason)
 
 
 async def serve_lifespan(host: Host, receive: Receive, send: Send) -> None:
@@ -146,7 +166,7 @@ async def serve_not_found(send: Send) -> None:
     await _respond(APIError.not_found("endpoint not found"), "http.response", send)
 
 
-def _incoming(scope: Scope) -> Incoming:
+def _incoming(scope: Scope, transport: str) -> Incoming:
     headers = [(name.decode("latin-1").lower(), _decode(value)) for name, value in scope["headers"]]
     client = scope.get("client")
     raw_path = scope.get("raw_path")
@@ -157,7 +177,7 @@ def _incoming(scope: Scope) -> Incoming:
         headers=headers,
         subprotocols=scope["subprotocols"],
         peer=None if client is None else (client[0], client[1]),
-        transport=ASGITransport.name,
+        transport=transport,
     )
 
 

@@ -77,8 +77,5 @@ async def serve(
             await app.host.drain(drain_timeout)
 
     async with app.host.running():
-        try:
-            with lone_error(), lone_error():  # hypercorn's two nurseries
-                await hypercorn.trio.serve(app, config, shutdown_trigger=shutdown, task_status=task_status)  # type: ignore[arg-type]
-        finally:
-            app.host.draining = trio.Event()  # the server is gone, and others may go on with the app
+        with app.host.served(), lone_error(), lone_error():  # hypercorn's two nurseries
+            await hypercorn.trio.serve(app, config, shutdown_trigger=shutdown, task_status=task_status)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar, final
 
 import trio
@@ -58,6 +58,23 @@ class Backlog(Generic[T]):
             self._consumers.unpark()
         return True
 
+    def extend(self, items: Sequence[T]) -> None:
+        """Queue messages whether they fit or not: whoever brings them asks for `free` before."""
+        self._items.extend(items)
+        self.queued_bytes += sum(map(self._size, items))
+        if self._consumers:
+            self._consumers.unpark()
+
+    @property
+    def free(self) -> int:
+        """How many messages more fit; none when the bytes are used up."""
+        return self._max_messages - len(self._items) if self.queued_bytes < self._max_bytes else 0
+
+    @property
+    def half_empty(self) -> bool:
+        """Whether about half of it is free, which is when those that wait for room are woken."""
+        return len(self._items) * 2 <= self._max_messages and self.queued_bytes * 2 <= self._max_bytes
+
     def take(self) -> T:
         """Return the oldest message.
 
@@ -66,7 +83,7 @@ class Backlog(Generic[T]):
         """
         item = self._items.popleft()
         self.queued_bytes -= self._size(item)
-        if self._producers and self._half_empty():
+        if self._producers and self.half_empty:
             self._producers.unpark_all()
         return item
 
@@ -117,6 +134,3 @@ class Backlog(Generic[T]):
             await trio.lowlevel.checkpoint()
         else:
             await self._consumers.park()
-
-    def _half_empty(self) -> bool:
-        return len(self._items) * 2 <= self._max_messages and self.queued_bytes * 2 <= self._max_bytes

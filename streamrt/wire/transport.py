@@ -5,10 +5,10 @@ trio-websocket and for memory. The rules that every transport keeps:
 
 - incoming messages are `str` when they came as text and `bytes` when they came as binary, in batches:
   all that one read of the carrier completed;
+- what comes in is delivered (`Receiver`), or asked for where a carrier cannot do that (`PullTransport`);
 - one task receives and one task sends, at the same time; `close` comes after the last `send`, and
   `wait_closed` after the last `receive`;
-- the end is an exception, `Disconnected`, with the peer's close code, and it comes after everything
-  that arrived before it;
+- the end is a `Disconnected` with the peer's close code, and it comes after everything that arrived before it;
 - a transport answers the peer's Close by itself;
 - `abort` always works, at once, from any state, and may be called again.
 """
@@ -16,14 +16,15 @@ trio-websocket and for memory. The rules that every transport keeps:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import ClassVar, TypeAlias, final
+from collections.abc import Sequence
+from typing import ClassVar, Protocol, TypeAlias, final
 
 import trio
 
 from streamrt.errors import CloseCode
 
 from .backlog import Backlog
+from .frames import data_frame
 
 Payload: TypeAlias = str | bytes
 """One incoming message, as it came: text or binary."""
@@ -43,11 +44,21 @@ class Frame:
     The same object goes to every stream that gets the message.
     """
 
-    __slots__ = ("_text", "payload")
+    __slots__ = ("_text", "_wire", "is_control", "payload")
 
     def __init__(self, payload: bytes) -> None:
         self.payload: bytes = payload
+        self.is_control: bool = False
         self._text: str | None = None
+        self._wire: bytes | None = None
+
+    @classmethod
+    def control(cls, wire: bytes) -> Frame:
+        """Create a control frame from its bytes on the wire."""
+        frame = cls(wire)
+        frame.is_control = True
+        frame._wire = wire
+        return frame
 
     def __len__(self) -> int:
         return len(self.payload)
@@ -58,6 +69,13 @@ class Frame:
         if self._text is None:
             self._text = self.payload.decode()
         return self._text
+
+    @property
+    def wire(self) -> bytes:
+        """The message as a WebSocket frame, for carriers that are sockets."""
+        if self._wire is None:
+            self._wire = data_frame(self.payload)
+        return self._wire
 
 
 @final
@@ -75,6 +93,33 @@ class Disconnected(Exception):
         self.reason: str = reason
 
 
+class Receiver(Protocol):
+    """What a transport delivers to: plain calls, which never wait."""
+
+    def deliver(self, payloads: Sequence[Payload]) -> int:
+        """Take a batch, all of it; return how many messages more there is room for.
+
+        When that is none, nothing may be delivered until `Transport.allow` is called.
+        """
+        ...
+
+    def answer(self, frame: Frame) -> None:
+        """Send a control frame between the messages, if there is room for it."""
+        ...
+
+    def fail(self, code: int, reason: str) -> None:
+        """End the stream, because the peer has broken a rule of the carrier."""
+        ...
+
+    def lost(self, gone: Disconnected) -> None:
+        """Note that the peer is gone; what it had sent may still be delivered."""
+        ...
+
+    def finish(self) -> None:
+        """Note that nothing is delivered any more."""
+        ...
+
+
 class Transport(ABC):
     """Carries the messages of one stream."""
 
@@ -84,24 +129,22 @@ class Transport(ABC):
     """What carries the stream, for `stream.request.transport`, logs and metrics."""
 
     @abstractmethod
-    async def receive(self) -> Sequence[Payload]:
-        """Wait for the next batch, at least one message.
+    def attach(self, receiver: Receiver) -> None:
+        """Begin to deliver."""
 
-        Raises:
-            Disconnected: The peer closed or vanished, and everything it sent was received.
-        """
+    def allow(self, room: int) -> None:
+        """Go on delivering: there is room again, for so many messages."""
 
-    def watch(self, lost: Callable[[Disconnected], None]) -> None:
-        """Call `lost` when the carrier learns that the peer is gone, even while nobody receives.
-
-        Without it, a stream whose receive channel is full would learn nothing until somebody reads. By
-        default a carrier learns nothing but by receiving and sending.
-        """
+    @property
+    def round_trip_time(self) -> float | None:
+        """Seconds that the last ping took; None where there was none."""
+        return None
 
     def send_nowait(self, frame: Frame) -> bool:
         """Send one message if the carrier takes all of it this instant; return whether it did.
 
-        The caller sees to it that nothing is queued before it.
+        The caller sees to it that nothing is queued before it. When it is refused, it may have gone out in part: it
+        is the first of the next `send`, unless the stream ends before.
         """
         return False
 
@@ -109,7 +152,8 @@ class Transport(ABC):
     async def send(self, frames: Sequence[Frame]) -> None:
         """Send messages in order, and wait until the carrier has taken them.
 
-        A cancelled send has left whole messages behind, or the transport is fit for `abort` only.
+        After a cancelled send the transport is fit for `close` and `abort` only, and `close` may have nothing
+        to say: a message that is out in part is never followed by another.
 
         Raises:
             Disconnected: The peer closed or vanished.
@@ -131,6 +175,27 @@ class Transport(ABC):
         """
 
 
+class PullTransport(Transport):
+    """A carrier that cannot deliver by itself, but is asked.
+
+    It calls nothing of its receiver but `lost`, when it learns that the peer is gone although nobody asks: a stream
+    whose receive channel is full would not learn it otherwise.
+    """
+
+    __slots__ = ()
+
+    def attach(self, receiver: Receiver) -> None:
+        """Note whom to tell; see `Transport.attach`. By default, a carrier learns nothing unless it is asked."""
+
+    @abstractmethod
+    async def receive(self) -> Sequence[Payload]:
+        """Wait for the next batch, at least one message.
+
+        Raises:
+            Disconnected: The peer closed or vanished, and everything it sent was received.
+        """
+
+
 _PIPE_MESSAGES = 64
 _PIPE_BYTES = 64 * 1024
 """What is under way between two memory transports: about what the kernel holds for a loopback socket."""
@@ -139,21 +204,21 @@ _PIPE_BYTES = 64 * 1024
 class _Pipe:
     """One direction of a memory pair: what is under way, and how it ended."""
 
-    __slots__ = ("closed", "lost", "messages", "stalled")
+    __slots__ = ("closed", "messages", "receiver", "stalled")
 
     def __init__(self) -> None:
         self.messages: Backlog[Payload] = Backlog(_PIPE_MESSAGES, _PIPE_BYTES, payload_size)
         self.closed: Disconnected | None = None
         self.stalled: trio.Event | None = None
-        self.lost: Callable[[Disconnected], None] | None = None
+        self.receiver: Receiver | None = None
 
     def close(self, code: int, reason: str) -> None:
         if self.closed is None:
             self.closed = Disconnected(code, reason)
             self.messages.close()
             self.resume()
-            if self.lost is not None:
-                self.lost(self.closed)
+            if self.receiver is not None:
+                self.receiver.lost(self.closed)
 
     def resume(self) -> None:
         if self.stalled is not None:
@@ -162,7 +227,7 @@ class _Pipe:
 
 
 @final
-class MemoryTransport(Transport):
+class MemoryTransport(PullTransport):
     """One end of a pair in memory: see `memory_transports`."""
 
     __slots__ = ("_incoming", "_outgoing")
@@ -183,9 +248,9 @@ class MemoryTransport(Transport):
             await messages.filled()
         return messages.take_batch()
 
-    def watch(self, lost: Callable[[Disconnected], None]) -> None:
-        """Call `lost` when the other end closes; see `Transport.watch`."""
-        self._incoming.lost = lost
+    def attach(self, receiver: Receiver) -> None:
+        """Tell the receiver when the other end closes; see `PullTransport`."""
+        self._incoming.receiver = receiver
 
     def send_nowait(self, frame: Frame) -> bool:
         """Send one message if it fits; see `Transport.send_nowait`."""

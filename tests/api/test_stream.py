@@ -39,6 +39,10 @@ class FakePort(Port):
         self.sent: list[bytes] = []
         self._incoming = deque(incoming)
 
+    @property
+    def round_trip_time(self) -> float | None:
+        return 0.25
+
     async def receive(self) -> Payload:
         if not self._incoming:
             raise trio.EndOfChannel

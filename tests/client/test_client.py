@@ -515,6 +515,8 @@ async def test_a_send_that_was_cancelled_in_the_middle_is_not_followed_by_a_clos
         protocol.send_response(protocol.accept(request))  # type: ignore[arg-type]
         for data in protocol.data_to_send():
             await stream.send_all(data)
+        await trio.lowlevel.wait_readable(stream.socket)  # the message has begun to come
+        sending.cancel()
         await stalled.wait()
         received = bytearray()
         try:
@@ -530,11 +532,11 @@ async def test_a_send_that_was_cancelled_in_the_middle_is_not_followed_by_a_clos
         assert unmasked == set(b'{"text":"x')
         over.set()
 
-    stalled, over = trio.Event(), trio.Event()
+    stalled, over, sending = trio.Event(), trio.Event(), trio.CancelScope()
 
     async def use(url: str) -> None:
         limits = Limits(send_bytes=20_000_000)
-        with trio.move_on_after(0.1) as scope:
+        with sending as scope:
             async with Client(url, limits=limits).open(chat, Join("lobby")) as talk:
                 await talk.send(Say("x" * 10_000_000))
                 await trio.sleep_forever()

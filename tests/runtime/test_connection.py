@@ -11,13 +11,13 @@ import trio.testing
 
 from streamrt import APIError, Ended, Limits, Request
 from streamrt.runtime.connection import Connection
-from streamrt.wire.transport import Disconnected, Frame, MemoryTransport, Payload, Transport, memory_transports
+from streamrt.wire.transport import Disconnected, Frame, MemoryTransport, Payload, PullTransport, Transport, memory_transports
 
 REQUEST = Request(path="/", endpoint="test.test", connection_id=0, transport="test")
 
 
 @attrs.define
-class Recorder(Transport):
+class Recorder(PullTransport):
     """A transport that notes what is asked of it, and takes as much as it is told to.
 
     Args:
@@ -340,7 +340,9 @@ async def test_a_cancelled_aclose_leaves_the_stream_closed(autojump_clock) -> No
 
 async def test_a_transport_that_takes_everything_at_once_does_not_keep_others_from_running(autojump_clock) -> None:
     turns = 0
-    connection = connect(Recorder(takes_nowait=1_000_000))
+    transport = Recorder(takes_nowait=1_000_000)
+    transport.going_on.set()
+    connection = connect(transport)
     async with connection.open(), trio.open_nursery() as nursery:
 
         async def other() -> None:

@@ -11,6 +11,7 @@ from streamrt.wire.transport import (
     Frame,
     MemoryTransport,
     Payload,
+    PullTransport,
     Transport,
     memory_transports,
     payload_size,
@@ -221,15 +222,37 @@ async def test_an_abort_wakes_whoever_waits(autojump_clock: trio.testing.MockClo
         other.abort()
 
 
-async def test_who_watches_learns_of_the_end_without_receiving() -> None:
+class Told:
+    """A receiver that must be told of the end, and of nothing else."""
+
+    def __init__(self) -> None:
+        self.told: list[Disconnected] = []
+
+    def lost(self, gone: Disconnected) -> None:
+        self.told.append(gone)
+
+    def deliver(self, payloads: Sequence[Payload]) -> int:
+        raise AssertionError("nobody has asked for it")
+
+    def answer(self, frame: Frame) -> None:
+        raise AssertionError("there are no control frames here")
+
+    def fail(self, code: int, reason: str) -> None:
+        raise AssertionError("no rule was broken")
+
+    def finish(self) -> None:
+        raise AssertionError("it is for the reader to find out")
+
+
+async def test_who_is_attached_learns_of_the_end_without_receiving() -> None:
     one, other = memory_transports()
-    told: list[Disconnected] = []
-    other.watch(told.append)
+    receiver = Told()
+    other.attach(receiver)
     await one.send(frames("unread"))
-    assert not told
+    assert not receiver.told
     await one.close(1001, "see you")
     one.abort()
-    assert [(end.code, end.reason) for end in told] == [(1001, "see you")]
+    assert [(end.code, end.reason) for end in receiver.told] == [(1001, "see you")]
 
 
 # A peer that stops reading
@@ -275,7 +298,7 @@ async def test_a_close_ends_a_stall(autojump_clock: trio.testing.MockClock) -> N
 # What every transport has unless it says otherwise
 
 
-class Silent(Transport):
+class Silent(PullTransport):
     """A carrier that can do only what it must."""
 
     name = "silent"
@@ -289,10 +312,12 @@ class Silent(Transport):
     def abort(self, code: int, reason: str) -> None: ...
 
 
-async def test_a_carrier_need_not_send_at_once_nor_watch() -> None:
+async def test_a_carrier_need_not_send_at_once_nor_tell_anything() -> None:
     silent = Silent()
     assert not silent.send_nowait(Frame(b"x"))
-    silent.watch(lambda _: pytest.fail("it has nothing to tell"))
+    silent.attach(Told())
+    silent.allow(1)
+    assert silent.round_trip_time is None
 
 
 async def test_receiving_from_an_open_pair_is_a_checkpoint_when_it_waits() -> None:

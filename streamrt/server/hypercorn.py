@@ -1,0 +1,187 @@
+"""Adopt a connection of hypercorn's Trio worker: the only file that knows hypercorn's insides.
+
+Hypercorn listens, does TLS and HTTP, and calls the app with a `send`, which is a method of its stream. From there
+it is two steps to the connection:
+
+    send -> WSStream -> H11Protocol -> TCPServer -> the socket
+
+With an upgrade the `Adopter` takes the place of the connection's protocol, as hypercorn itself puts HTTP/2 in the
+place of HTTP/1.1, and hypercorn's read task, which calls it, is ours until the connection ends. Three rules:
+
+- adopt before the upgrade is sent: sending it is a checkpoint, and hypercorn would parse what arrives meanwhile;
+- nothing leaves `Adopter.handle` but a cancellation: anything else takes the whole worker down;
+- whatever is not as expected is a reason to serve the stream over plain ASGI instead.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import partial
+from typing import Any, cast, final
+
+import trio
+from attrs import frozen
+from hypercorn.config import Config
+from hypercorn.events import Event, RawData
+from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.ws_stream import Handshake, WSStream
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+
+from streamrt.errors import CloseCode
+from streamrt.runtime.admission import Admitted
+from streamrt.wire.transport import Disconnected
+
+from .hub import current_hub
+from .line import Line, PlainLine, TLSLine
+from .reading import HubReading, TaskReading
+from .socket import SocketTransport
+
+_logger = logging.getLogger("streamrt")
+
+TOUCHED: Mapping[type, tuple[str, ...]] = {
+    WSStream: ("send", "handshake", "closed"),
+    Handshake: ("extensions",),
+    H11Protocol: ("send",),
+    TCPServer: ("stream", "protocol", "context", "config"),
+    WorkerContext: ("terminated",),
+    Config: ("graceful_timeout",),
+}
+"""All that is touched of hypercorn's insides: what of which class."""
+
+
+@final
+@frozen
+class Parts:
+    """What stands between hypercorn's `send` and a socket."""
+
+    stream: WSStream
+    server: TCPServer
+    line: Callable[[], Line]
+
+
+def parts_of(send: object) -> Parts | str:
+    """Find the parts of the connection behind an ASGI `send`; return why it cannot be adopted if it cannot."""
+    stream = getattr(send, "__self__", None)
+    if not isinstance(stream, WSStream):
+        return "another server than hypercorn serves it, or something stands between"
+    http = getattr(getattr(stream, "send", None), "__self__", None)
+    if isinstance(http, H2Protocol):
+        return "it shares an HTTP/2 connection with others"
+    server = getattr(getattr(http, "send", None), "__self__", None)
+    if not isinstance(http, H11Protocol) or not isinstance(server, TCPServer):
+        return "this hypercorn is built in another way"
+    for part in (stream, server):
+        for name in TOUCHED[type(part)]:
+            if not hasattr(part, name):
+                return f"this hypercorn's {type(part).__name__} has no {name!r}"
+    # Hypercorn says that it is always an SSLStream.
+    carrier = cast("object", server.stream)
+    if isinstance(carrier, trio.SocketStream):
+        return Parts(stream, server, partial(PlainLine, carrier))
+    if isinstance(carrier, trio.SSLStream) and isinstance(server.stream.transport_stream, trio.SocketStream):
+        return Parts(stream, server, partial(TLSLine, server.stream))
+    return f"its connection is a {type(carrier).__name__}, and not a socket"
+
+
+async def adopt(
+    parts: Parts,
+    admitted: Admitted,
+    send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
+    shut_down: Callable[[float], None],
+) -> SocketTransport:
+    """Send the upgrade, and take the connection over.
+
+    Args:
+        parts: The connection.
+        admitted: The stream.
+        send: ASGI's.
+        shut_down: Called with the seconds that are left, when hypercorn begins to shut down.
+
+    Raises:
+        Disconnected: The client has gone.
+    """
+    limits = admitted.limits
+    offers = [value for name, value in admitted.request.headers if name == "sec-websocket-extensions"]
+    agreed = None if limits.compression is None else limits.compression.negotiate(offers)
+    extension, deflate = (None, None) if agreed is None else agreed
+    line = parts.line()
+    transport = SocketTransport(line, limits, deflate)
+    parts.stream.handshake.extensions = None  # hypercorn would accept every offer of compression
+    adopter = Adopter(parts, transport, line, shut_down)
+    parts.server.protocol = adopter  # type: ignore[assignment] # it has what is called of one
+    headers = [] if extension is None else [(b"sec-websocket-extensions", extension.encode())]
+    try:
+        await send({"type": "websocket.accept", "subprotocol": admitted.request.dialect, "headers": headers})
+        parts.stream.closed = True  # hypercorn's own stream says and hears nothing any more
+        adopter.take_over()
+        if transport.over.is_set():
+            raise Disconnected(CloseCode.ABNORMAL)
+    except BaseException:
+        transport.abort(CloseCode.ABNORMAL, "")
+        raise
+    return transport
+
+
+@final
+class Adopter:
+    """Stands where the connection's protocol stood."""
+
+    def __init__(
+        self, parts: Parts, transport: SocketTransport, line: Line, shut_down: Callable[[float], None]
+    ) -> None:
+        self._parts = parts
+        self._transport = transport
+        self._line = line
+        self._shut_down = shut_down
+        self._accepted = False
+
+    def take_over(self) -> None:
+        """Call hypercorn's read task in, now that the upgrade is sent.
+
+        It waits for the client to say something. Told that the socket is about to be closed, it stops waiting,
+        and calls `handle` for the last time.
+        """
+        self._accepted = True
+        if not self._line.closed:
+            self._line.interrupt()
+
+    async def handle(self, event: Event) -> None:
+        """Serve the connection until it ends, once hypercorn's read task has come with anything at all."""
+        transport = self._transport
+        if isinstance(event, RawData):
+            transport.take(bytes(event.data))
+        elif not self._accepted:
+            transport.take(b"")  # the upgrade could not be sent
+        if not transport.over.is_set():
+            try:
+                with trio.CancelScope() as scope:
+                    await self._serve(scope)
+            except Exception:
+                _logger.exception("reading from a connection failed")
+                transport.abort(CloseCode.INTERNAL_ERROR, "")
+
+    async def _serve(self, scope: trio.CancelScope) -> None:
+        line, transport = self._line, self._transport
+        hub = current_hub() if isinstance(line, PlainLine) else None
+        if isinstance(line, PlainLine) and hub is not None:
+            reading = HubReading(hub, line, transport, scope)
+            transport.read_by(reading)
+            try:
+                await self._wait_for_shutdown()
+            finally:
+                reading.stop()
+        else:
+            async with trio.open_nursery() as nursery:
+                task = TaskReading(line, transport, scope)
+                transport.read_by(task)
+                nursery.start_soon(task.run)
+                await self._wait_for_shutdown()
+
+    async def _wait_for_shutdown(self) -> None:
+        server = self._parts.server
+        await server.context.terminated.wait()
+        self._shut_down(server.config.graceful_timeout)
+        await trio.sleep_forever()
