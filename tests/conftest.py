@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, final
 
 import attrs
 import hypothesis
@@ -13,7 +13,7 @@ from hypercorn.config import Config
 import streamrt
 from streamrt import App, Client, testing
 from streamrt.runtime.scopes import leaves, lone_error
-from tests.peers import Peer, connect_socket
+from tests.peers import CERTIFICATES, Peer, connect_socket
 
 hypothesis.settings.register_profile("tests", deadline=None)  # no test asserts a time
 hypothesis.settings.load_profile("tests")
@@ -76,37 +76,67 @@ def memory() -> Carrier:
     return Carrier("memory", client, testing.connect)
 
 
-def hypercorn() -> Carrier:
+def over_server(name: str, **options: Any) -> Carrier:
     @asynccontextmanager
     async def client(app: App, *, headers: Mapping[str, str] | None = None) -> AsyncGenerator[Client]:
-        async with served(app) as url:
-            yield Client(url, headers=headers)
+        async with served(app, **options) as url:
+            yield Client(url, headers=headers, ssl_context=CERTIFICATES.trusting)
 
     @asynccontextmanager
     async def connect(app: App, url: str, *, headers: Mapping[str, str] | None = None) -> AsyncGenerator[Peer]:
-        async with served(app) as base, connect_socket(base + url, headers=headers) as peer:
+        async with served(app, **options) as base, connect_socket(base + url, headers=headers) as peer:
             yield peer
 
-    return Carrier("hypercorn", client, connect)
+    return Carrier(name, client, connect)
+
+
+def socket() -> Carrier:
+    return over_server("socket")
+
+
+def tls() -> Carrier:
+    return over_server("tls", tls=True)
+
+
+def asgi() -> Carrier:
+    return over_server("asgi", wrapped=True)
+
+
+@final
+class Wrapped:
+    """An app behind something that wraps `send`, so that its streams have to run over plain ASGI."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.host = app.host
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def passing(message: Any) -> None:
+            await send(message)
+
+        await self.app(scope, receive, passing)
 
 
 @asynccontextmanager
-async def served(app: App, **options: Any) -> AsyncGenerator[str]:
+async def served(app: App, *, tls: bool = False, wrapped: bool = False, **options: Any) -> AsyncGenerator[str]:
     """Serve an app on loopback; within ten seconds, whatever happens."""
     config = Config()
     config.errorlog = None
+    if tls:
+        config.certfile, config.keyfile = CERTIFICATES.files
+    servable = Wrapped(app) if wrapped else app
     with trio.fail_after(10), lone_error():
         async with trio.open_nursery() as nursery:
 
             async def serve(task_status: trio.TaskStatus[list[str]]) -> None:
-                await streamrt.serve(app, "127.0.0.1:0", config=config, task_status=task_status, **options)
+                await streamrt.serve(servable, "127.0.0.1:0", config=config, task_status=task_status, **options)
 
             [url] = await nursery.start(serve)
             yield url
             nursery.cancel_scope.cancel()
 
 
-@pytest.fixture(params=[memory, hypercorn], ids=lambda factory: factory.__name__)
+@pytest.fixture(params=[memory, socket, tls, asgi], ids=lambda factory: factory.__name__)
 def carrier(request: pytest.FixtureRequest) -> Carrier:
     factory: Callable[[], Carrier] = request.param
     return factory()

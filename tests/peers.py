@@ -1,14 +1,21 @@
 """A peer over a real socket: the sans-I/O core of `websockets`, and no manners."""
 
+import atexit
 import json
+import shutil
 import socket
+import ssl
 import struct
+import tempfile
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from functools import cached_property
+from pathlib import Path
 from typing import Protocol
 
 import trio
+import trustme
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
@@ -30,11 +37,37 @@ class Peer(Protocol):
     def vanish(self) -> None: ...
 
 
-class SocketPeer:
-    """One WebSocket over TCP, frame by frame."""
+class Certificates:
+    """A server's certificate for loopback, and the client's trust in it."""
 
-    def __init__(self, stream: trio.SocketStream, protocol: ClientProtocol) -> None:
+    def __init__(self) -> None:
+        authority = trustme.CA()
+        self.trusting = ssl.create_default_context()
+        authority.configure_trust(self.trusting)
+        self._certificate = authority.issue_cert("127.0.0.1")
+
+    @cached_property
+    def files(self) -> tuple[str, str]:
+        """The names of the certificate's and the key's file, which are deleted at the end of the process."""
+        directory = Path(tempfile.mkdtemp())
+        atexit.register(shutil.rmtree, directory)
+        chain, key = directory / "chain.pem", directory / "key.pem"
+        chain.write_bytes(b"".join(pem.bytes() for pem in self._certificate.cert_chain_pems))
+        key.write_bytes(self._certificate.private_key_pem.bytes())
+        return str(chain), str(key)
+
+
+CERTIFICATES = Certificates()
+
+
+class SocketPeer:
+    """One WebSocket over TCP or TLS, frame by frame."""
+
+    def __init__(
+        self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream], protocol: ClientProtocol
+    ) -> None:
         self.stream = stream
+        self.socket = (stream if isinstance(stream, trio.SocketStream) else stream.transport_stream).socket
         self.protocol = protocol
         self.ended: Ended | None = None
         self._received: deque[str | bytes] = deque()
@@ -66,8 +99,8 @@ class SocketPeer:
         await self._flush()
 
     def vanish(self) -> None:
-        self.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.stream.socket.close()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
 
     async def shake_hands(self, headers: Mapping[str, str] | None, host: str | None) -> None:
         request = self.protocol.connect()
@@ -105,7 +138,10 @@ class SocketPeer:
     async def _flush(self) -> None:
         for data in self.protocol.data_to_send():
             try:
-                await (self.stream.send_all(data) if data else self.stream.send_eof())
+                if data:
+                    await self.stream.send_all(data)
+                elif isinstance(self.stream, trio.SocketStream):
+                    await self.stream.send_eof()
             except trio.BrokenResourceError:
                 return
 
@@ -121,7 +157,11 @@ async def connect_socket(
     """Connect to ``http://host:port/path?query``; a refusal is raised as the APIError in its body."""
     uri = parse_uri(url.replace("http", "ws", 1))
     protocol = ClientProtocol(uri, subprotocols=subprotocols)  # type: ignore[arg-type]
-    stream = await trio.open_tcp_stream(uri.host, uri.port)
+    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = await trio.open_tcp_stream(uri.host, uri.port)
+    if uri.secure:
+        stream = trio.SSLStream(
+            stream, CERTIFICATES.trusting, server_hostname=uri.host, https_compatible=True  # type: ignore[arg-type]
+        )
     async with stream:
         peer = SocketPeer(stream, protocol)
         await peer.shake_hands(headers, host)
