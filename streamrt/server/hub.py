@@ -71,15 +71,11 @@ class Hub:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
                 for fd, _ in self._epoll.poll(0):
                     if (watched := self._watched.get(fd)) is not None:  # another may just have removed it
-                        _serve(watched)
-
-
-def _serve(watched: Watched) -> None:
-    try:
-        watched.read()
-    except Exception:  # a fault of one connection must not be all others' end
-        _logger.exception("reading from a connection failed")
-        watched.abort(CloseCode.INTERNAL_ERROR, "")
+                        try:
+                            watched.read()
+                        except Exception:  # a fault of one connection must not be all others' end
+                            _logger.exception("reading from a connection failed")
+                            watched.abort(CloseCode.INTERNAL_ERROR, "")
 
 
 _current: trio.lowlevel.RunVar[Hub | None] = trio.lowlevel.RunVar("streamrt.hub", None)

@@ -59,15 +59,6 @@ class Line(ABC):
         self.closed: bool = False
         self.rest: memoryview = _NOTHING
 
-    @property
-    def ready(self) -> bool:
-        """Whether `send_nowait` may be called: it can write without waiting, and there is no `rest`."""
-        return False
-
-    def send_nowait(self, data: bytes) -> bool:
-        """Write what the socket takes this instant; return whether that was all, or else there is a `rest`."""
-        raise NotImplementedError
-
     @abstractmethod
     async def send(self, data: bytes) -> None:
         """Write bytes, and wait until the socket has taken them; the `rest` must have gone before, or be among them."""
@@ -148,13 +139,8 @@ class PlainLine(Line):
         except BlockingIOError:
             return None
 
-    @property
-    def ready(self) -> bool:
-        """Whether nothing is under way; see `Line.ready`."""
-        return not self.rest
-
     def send_nowait(self, data: bytes) -> bool:
-        """Write what the socket takes; see `Line.send_nowait`."""
+        """Write what the socket takes this instant, when there is no `rest`; return whether that was all."""
         try:
             sent = self._raw.send(data)
         except BlockingIOError:

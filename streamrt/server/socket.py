@@ -79,6 +79,7 @@ class SocketTransport(Transport):
         "_ping",
         "_pinged_at",
         "_pings",
+        "_plain",
         "_reading",
         "_receiver",
         "_room",
@@ -91,6 +92,7 @@ class SocketTransport(Transport):
 
     def __init__(self, line: Line, limits: Limits, deflate: PerMessageDeflate | None = None) -> None:
         self._line = line
+        self._plain = line if isinstance(line, PlainLine) else None  # reads and writes without waiting
         self._limits = limits
         self._deflate = deflate
         self._frames = FrameReader(limits.max_message_bytes, deflate)
@@ -130,9 +132,9 @@ class SocketTransport(Transport):
 
     def read(self) -> None:
         """Read once; the line is a plain one, and readable."""
-        assert isinstance(self._line, PlainLine)
+        assert self._plain is not None
         try:
-            data = self._line.receive_nowait()
+            data = self._plain.receive_nowait()
         except BROKEN:
             data = b""
         if data is not None:
@@ -156,7 +158,8 @@ class SocketTransport(Transport):
         receiver = self._receiver
         if receiver is not None:
             self._deliver(receiver)
-            self._regulate()
+            if not (self._flowing and self._room):
+                self._regulate()
 
     def _deliver(self, receiver: Receiver) -> None:
         frames = self._frames
@@ -199,10 +202,10 @@ class SocketTransport(Transport):
         close = self._peer_close
         if close is None:
             return
-        if not self._close_sent and self._line.ready:
+        if not self._close_sent and self._plain is not None and not self._plain.rest:
             self._close_sent = True
             with suppress(*BROKEN):
-                self._line.send_nowait(close_frame(close.code, close.reason))
+                self._plain.send_nowait(close_frame(close.code, close.reason))
         if self._close_sent and not self._line.rest:
             self._stop()
             self._line.close()
@@ -228,10 +231,11 @@ class SocketTransport(Transport):
 
     def send_nowait(self, frame: Frame) -> bool:
         """Send one message straight to the socket; see `Transport.send_nowait`."""
-        if self._peer_close is not None or not self._line.ready:
+        line = self._plain
+        if line is None or line.rest or self._peer_close is not None:
             return False
         try:
-            return self._line.send_nowait(self._wire(frame))
+            return line.send_nowait(frame.wire if self._deflate is None else self._wire(frame))
         except BROKEN:
             return False  # the writer finds out the same, and can say it
 
@@ -261,7 +265,7 @@ class SocketTransport(Transport):
 
     def _find_end(self) -> None:
         """Look for the peer's Close in what it sent before the line broke."""
-        reads = LAST_READS if isinstance(self._line, PlainLine) else 0
+        reads = 0 if self._plain is None else LAST_READS
         for _ in range(reads):
             if self._room and not self.over.is_set():
                 self.read()
@@ -272,7 +276,7 @@ class SocketTransport(Transport):
     async def answer(self) -> None:
         """Answer the peer's Close where only a task can, because a write has to wait its turn."""
         close = self._peer_close
-        if close is not None and not self._line.ready:
+        if close is not None and self._plain is None:
             await self.close(close.code, close.reason)
 
     async def close(self, code: int, reason: str) -> None:
@@ -304,9 +308,9 @@ class SocketTransport(Transport):
         line = self._line
         if line.closed:
             return
-        if not self._close_sent and line.ready and code != CloseCode.ABNORMAL:
+        if not self._close_sent and self._plain is not None and not line.rest and code != CloseCode.ABNORMAL:
             with suppress(*BROKEN):
-                self._close_sent = line.send_nowait(close_frame(code, reason))
+                self._close_sent = self._plain.send_nowait(close_frame(code, reason))
         self._stop()
         if self._close_sent and not line.rest:
             line.close()

@@ -39,7 +39,7 @@ class Backlog(Generic[T]):
         self._max_bytes = max_bytes
         self._size = size
         self._producers = trio.lowlevel.ParkingLot()
-        self._consumers = trio.lowlevel.ParkingLot()
+        self._consumers: deque[trio.lowlevel.Task] = deque()  # who waits for a message; see `filled`
         self.queued_bytes: int = 0
         self.closed: bool = False
 
@@ -55,15 +55,16 @@ class Backlog(Generic[T]):
         items.append(item)
         self.queued_bytes += size
         if self._consumers:
-            self._consumers.unpark()
+            trio.lowlevel.reschedule(self._consumers.popleft())
         return True
 
     def extend(self, items: Sequence[T]) -> None:
         """Queue messages whether they fit or not: whoever brings them asks for `free` before."""
         self._items.extend(items)
-        self.queued_bytes += sum(map(self._size, items))
+        for item in items:
+            self.queued_bytes += self._size(item)
         if self._consumers:
-            self._consumers.unpark()
+            trio.lowlevel.reschedule(self._consumers.popleft())
 
     @property
     def free(self) -> int:
@@ -81,8 +82,9 @@ class Backlog(Generic[T]):
         Raises:
             IndexError: Nothing is queued.
         """
-        item = self._items.popleft()
-        self.queued_bytes -= self._size(item)
+        items = self._items
+        item = items.popleft()
+        self.queued_bytes = self.queued_bytes - self._size(item) if items else 0
         if self._producers and self.half_empty:
             self._producers.unpark_all()
         return item
@@ -115,7 +117,8 @@ class Backlog(Generic[T]):
         """End all waiting, now and in future. What is queued stays to be taken."""
         self.closed = True
         self._producers.unpark_all()
-        self._consumers.unpark_all()
+        while self._consumers:
+            trio.lowlevel.reschedule(self._consumers.popleft())
 
     async def room(self) -> None:
         """Wait until about half of it is free, or it is closed. Always a checkpoint.
@@ -129,8 +132,18 @@ class Backlog(Generic[T]):
             await self._producers.park()
 
     async def filled(self) -> None:
-        """Wait until something is queued, or it is closed. Always a checkpoint."""
+        """Wait until something is queued, or it is closed. Always a checkpoint.
+
+        It may be nothing again when the task runs that was woken: another was faster.
+        """
         if self._items or self.closed:
             await trio.lowlevel.checkpoint()
-        else:
-            await self._consumers.park()
+            return
+        task = trio.lowlevel.current_task()
+        self._consumers.append(task)
+
+        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+            self._consumers.remove(task)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)

@@ -44,11 +44,10 @@ class Frame:
     The same object goes to every stream that gets the message.
     """
 
-    __slots__ = ("_text", "_wire", "is_control", "payload")
+    __slots__ = ("_text", "_wire", "payload")
 
     def __init__(self, payload: bytes) -> None:
         self.payload: bytes = payload
-        self.is_control: bool = False
         self._text: str | None = None
         self._wire: bytes | None = None
 
@@ -56,9 +55,13 @@ class Frame:
     def control(cls, wire: bytes) -> Frame:
         """Create a control frame from its bytes on the wire."""
         frame = cls(wire)
-        frame.is_control = True
         frame._wire = wire
         return frame
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it is no message."""
+        return self._wire is self.payload
 
     def __len__(self) -> int:
         return len(self.payload)
