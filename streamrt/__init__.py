@@ -25,7 +25,7 @@ from streamrt.errors import Fault as Fault
 from streamrt.errors import InvalidMessage as InvalidMessage
 from streamrt.server.serve import serve as serve
 from streamrt.wire.codec import EncodeError as EncodeError
-from streamrt.wire.frames import Deflate as Deflate
+from streamrt.wire.deflate import Deflate as Deflate
 
 for _name, _value in list(globals().items()):  # tracebacks and documentation say streamrt.StreamIn
     if getattr(_value, "__module__", "").startswith("streamrt.") and not _name.startswith("_"):

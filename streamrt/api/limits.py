@@ -10,7 +10,7 @@ import attrs
 from attrs import field, frozen
 from attrs.validators import optional
 
-from streamrt.wire.frames import Deflate
+from streamrt.wire.deflate import Deflate
 
 
 def _is_number(value: object) -> TypeGuard[float]:
@@ -96,7 +96,7 @@ class Limits:
     send_timeout: float = field(default=10, validator=_seconds)
     handshake_timeout: float = field(default=10, validator=_seconds)
     close_timeout: float = field(default=5, validator=_seconds)
-    ping_interval: float | None = field(default=20, validator=optional(_seconds))
+    ping_interval: float | None = field(default=20.0, validator=optional(_seconds))
     ping_timeout: float = field(default=20, validator=_seconds)
     disconnect_grace: float | None = field(default=None, validator=optional(_grace))
     compression: Deflate | None = field(default=None, validator=optional(_deflate))

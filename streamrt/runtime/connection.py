@@ -29,6 +29,7 @@ from streamrt.api.stream import Port
 from streamrt.errors import CloseCode, Ended, ResourceExhausted, error_from_close
 from streamrt.wire.backlog import Backlog
 from streamrt.wire.transport import Disconnected, Frame, Payload, PullTransport, Transport, payload_size
+from streamrt.wire.waiting import Waiting
 
 from .scopes import lone_error
 
@@ -123,9 +124,9 @@ class Connection(Port):
         self._writing = False
         self._bunching = False  # messages go out faster than one for each turn of the scheduler
         self._held = False  # the transport waits for room in the receive channel
-        self._flushed = trio.lowlevel.ParkingLot()
-        self._waiting_room = trio.StrictFIFOLock()  # nobody overtakes who waits for room
-        self._patient: set[trio.CancelScope] = set()  # who waits for the peer to read
+        self._flushed = Waiting()
+        self._waiting_room: trio.StrictFIFOLock | None = None  # where nobody overtakes who waits for room
+        self._patient: list[trio.CancelScope] = []  # who waits for the peer to read
         self._discarding = False  # this end receives no more
         self._closing = False  # this end sends no more
         self._broken = False  # what is queued cannot go out any more
@@ -155,10 +156,11 @@ class Connection(Port):
         frame = Frame(payload)
         if self._turn % _TURN == 0:
             self._bunching = True  # now and then, to see whether the writer finds more than this one
+        somebody_waits = self._waiting_room is not None and self._waiting_room.locked()
         straight = not self._bunching and not self._inbox  # a burst of input makes a burst of output
-        if straight and not self._waiting_room.locked() and self._send_nowait(frame):
+        if straight and not somebody_waits and self._send_nowait(frame):
             return
-        if self._waiting_room.locked() or not self._outbox.offer(frame):
+        if somebody_waits or not self._outbox.offer(frame):
             await self._offer_when_room(frame)
         self._start_writer()
 
@@ -325,6 +327,8 @@ class Connection(Port):
         return trio.EndOfChannel()
 
     async def _offer_when_room(self, frame: Frame) -> None:
+        if self._waiting_room is None:
+            self._waiting_room = trio.StrictFIFOLock()
         with self._patience() as patience:
             async with self._waiting_room:
                 self._check_open()
@@ -338,11 +342,12 @@ class Connection(Port):
     def _patience(self) -> Generator[trio.CancelScope]:
         """Wait for as long as the peer takes something every `send_timeout`."""
         with trio.move_on_after(self.limits.send_timeout) as patience:
-            self._patient.add(patience)
+            self._patient.append(patience)
             try:
                 yield patience
             finally:
-                self._patient.discard(patience)
+                if patience in self._patient:
+                    self._patient.remove(patience)
 
     def _stalled(self) -> Stalled:
         error = Stalled(self)
@@ -356,7 +361,7 @@ class Connection(Port):
 
     def _break(self) -> None:
         self._broken = True
-        self._flushed.unpark_all()
+        self._flushed.wake_all()
 
     def _begin_grace(self) -> None:
         self.scope.deadline = trio.current_time() + self._grace
@@ -391,7 +396,7 @@ class Connection(Port):
                 self._writing = True
                 await self._transport.send(frames)
                 self._writing = False
-                self._flushed.unpark_all()
+                self._flushed.wake_all()
                 for patience in self._patient:
                     patience.deadline = trio.current_time() + self.limits.send_timeout
         except Disconnected as gone:
@@ -403,7 +408,7 @@ class Connection(Port):
                 self._patient.remove(patience)
                 patience.deadline = min(patience.deadline, trio.current_time() + self.limits.close_timeout)
             while (self._outbox or self._writing) and not self._broken:
-                await self._flushed.park()
+                await self._flushed.wait()
         if patience.cancelled_caught:
             self._stalled()
 

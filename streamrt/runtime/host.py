@@ -101,8 +101,12 @@ class Host:
                 self._check_draining(incoming)  # which may have begun meanwhile
                 accepted = True
                 connection = connect(admitted, await accept(admitted), self.draining)
-                with self._open(connection, incoming.nested):
+                self._streams[connection] = incoming.nested
+                try:
                     await run_session(admitted, connection)
+                finally:
+                    del self._streams[connection]
+                    self._left.unpark_all()
         except Disconnected:
             pass  # the client has left before the upgrade
         except APIError as error:
@@ -216,15 +220,6 @@ class Host:
     def _cut_off_all(self) -> None:
         for connection in self._streams:
             connection.cut_off(RESTART)
-
-    @contextmanager
-    def _open(self, connection: Connection, nested: bool) -> Generator[None]:
-        self._streams[connection] = nested
-        try:
-            yield
-        finally:
-            del self._streams[connection]
-            self._left.unpark_all()
 
 
 RESTART = Ended("runtime", CloseCode.SERVICE_RESTART, "the server is restarting")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
-from typing import cast
+from collections.abc import Iterator
+from typing import cast, final
 
 import trio
 
 
-@contextmanager
-def lone_error() -> Generator[None]:
+@final
+class lone_error:  # noqa: N801 - it reads like the function that it could be, at a fourth of the memory
     """Raise a lone error as itself when a nursery in this block has put it into a group.
 
     A nursery wraps whatever leaves it into an `ExceptionGroup`. Inside a context manager of ours that
@@ -18,13 +17,19 @@ def lone_error() -> Generator[None]:
     cancellations is unwrapped, by one level, so that a group which the user made stays a group; a group
     of several is left alone, for nothing else could tell them all.
     """
-    try:
-        yield
-    except BaseExceptionGroup as group:
+
+    __slots__ = ()
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _type: object, group: BaseException | None, _traceback: object) -> None:
+        if not isinstance(group, BaseExceptionGroup):
+            return
+        group = cast("BaseExceptionGroup[BaseException]", group)
         rest = group.split(trio.Cancelled)[1]
         errors = () if rest is None else rest.exceptions
         if len(errors) > 1:
-            raise
+            return
         lone = errors[0] if errors else next(leaves(group))
         # The lone error keeps the cause and context it had where it was raised.
         cause, context, suppress = lone.__cause__, lone.__context__, lone.__suppress_context__

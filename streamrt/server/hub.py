@@ -75,7 +75,15 @@ class Hub:
                             watched.read()
                         except Exception:  # a fault of one connection must not be all others' end
                             _logger.exception("reading from a connection failed")
-                            watched.abort(CloseCode.INTERNAL_ERROR, "")
+                            self._give_up(fd, watched)
+
+    def _give_up(self, fd: int, watched: Watched) -> None:
+        try:
+            watched.abort(CloseCode.INTERNAL_ERROR, "")
+        except Exception:
+            _logger.exception("nor can it be closed")
+            self._watched.pop(fd, None)
+            self._epoll.unregister(fd)
 
 
 _current: trio.lowlevel.RunVar[Hub | None] = trio.lowlevel.RunVar("streamrt.hub", None)

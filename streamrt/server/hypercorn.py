@@ -42,7 +42,7 @@ from .socket import SocketTransport
 _logger = logging.getLogger("streamrt")
 
 TOUCHED: Mapping[type, tuple[str, ...]] = {
-    WSStream: ("send", "handshake", "closed"),
+    WSStream: ("send", "handshake", "connection", "closed"),
     Handshake: ("extensions",),
     H11Protocol: ("send",),
     TCPServer: ("stream", "protocol", "context", "config"),
@@ -75,15 +75,17 @@ def parts_of(send: object) -> Parts | str:
         return "this hypercorn is built in another way"
     for part in (stream, server):
         for name in TOUCHED[type(part)]:
-            if not hasattr(part, name):
+            if not hasattr(part, name) and name != "connection":  # which begins with the upgrade
                 return f"this hypercorn's {type(part).__name__} has no {name!r}"
     # Hypercorn says that it is always an SSLStream.
-    carrier = cast("object", server.stream)
+    carrier: Any = server.stream
     if isinstance(carrier, trio.SocketStream):
         return Parts(stream, server, partial(PlainLine, carrier))
-    if isinstance(carrier, trio.SSLStream) and isinstance(server.stream.transport_stream, trio.SocketStream):
+    if isinstance(carrier, trio.SSLStream) and isinstance(
+        server.stream.transport_stream, cast("Any", trio.SocketStream)
+    ):
         return Parts(stream, server, partial(TLSLine, server.stream))
-    return f"its connection is a {type(carrier).__name__}, and not a socket"
+    return f"its connection is a {type(carrier).__name__}, and not a socket"  # pyright: ignore[reportUnknownArgumentType]
 
 
 async def adopt(
@@ -110,12 +112,15 @@ async def adopt(
     line = parts.line()
     transport = SocketTransport(line, limits, deflate)
     parts.stream.handshake.extensions = None  # hypercorn would accept every offer of compression
-    adopter = Adopter(parts, transport, line, shut_down)
+    adopter = Adopter(parts.server, transport, line, shut_down)
     parts.server.protocol = adopter  # type: ignore[assignment] # it has what is called of one
     headers = [] if extension is None else [(b"sec-websocket-extensions", extension.encode())]
     try:
         await send({"type": "websocket.accept", "subprotocol": admitted.request.dialect, "headers": headers})
-        parts.stream.closed = True  # hypercorn's own stream says and hears nothing any more
+        # Hypercorn's own stream says and hears nothing any more, and need not keep what it said and heard it with.
+        parts.stream.closed = True
+        del parts.stream.connection
+        parts.stream.send = _say_nothing
         adopter.take_over()
         if transport.over.is_set():
             raise Disconnected(CloseCode.ABNORMAL)
@@ -125,14 +130,17 @@ async def adopt(
     return transport
 
 
+async def _say_nothing(_event: object) -> None: ...
+
+
 @final
 class Adopter:
     """Stands where the connection's protocol stood."""
 
     def __init__(
-        self, parts: Parts, transport: SocketTransport, line: Line, shut_down: Callable[[float], None]
+        self, server: TCPServer, transport: SocketTransport, line: Line, shut_down: Callable[[float], None]
     ) -> None:
-        self._parts = parts
+        self._server = server
         self._transport = transport
         self._line = line
         self._shut_down = shut_down
@@ -181,7 +189,6 @@ class Adopter:
                 await self._wait_for_shutdown()
 
     async def _wait_for_shutdown(self) -> None:
-        server = self._parts.server
-        await server.context.terminated.wait()
-        self._shut_down(server.config.graceful_timeout)
+        await self._server.context.terminated.wait()
+        self._shut_down(self._server.config.graceful_timeout)
         await trio.sleep_forever()

@@ -164,8 +164,8 @@ class SocketTransport(Transport):
     def _deliver(self, receiver: Receiver) -> None:
         frames = self._frames
         while self._room:
-            room = self._room
-            payloads = frames.read(room)
+            most = self._room if self._deflate is None else 1  # inflated, each may be as big as a message may be
+            payloads = frames.read(most)
             if payloads:
                 self._room = receiver.deliver(payloads)
             if frames.pings:
@@ -174,7 +174,7 @@ class SocketTransport(Transport):
                 frames.pings.clear()
             if frames.pongs:
                 self._measure()
-            if len(payloads) < room:
+            if len(payloads) < most:
                 if frames.end is not None:
                     self._end(frames.end, receiver)
                 elif self._gone is not None:

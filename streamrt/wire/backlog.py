@@ -9,11 +9,12 @@ checkpoint is, and a cancelled wait has moved nothing.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar, final
+from typing import Generic, TypeVar, cast, final
 
 import trio
+
+from .waiting import Waiting
 
 T = TypeVar("T")
 
@@ -31,31 +32,45 @@ class Backlog(Generic[T]):
         size: The bytes of one message.
     """
 
-    __slots__ = ("_consumers", "_items", "_max_bytes", "_max_messages", "_producers", "_size", "closed", "queued_bytes")
+    __slots__ = (
+        "_consumers",
+        "_items",
+        "_max_bytes",
+        "_max_messages",
+        "_producers",
+        "_size",
+        "_taken",
+        "closed",
+        "queued_bytes",
+    )
 
     def __init__(self, max_messages: int, max_bytes: int, size: Callable[[T], int]) -> None:
-        self._items: deque[T] = deque()
+        self._items: list[T | None] = []  # empty, it takes a tenth of a deque
+        self._taken = 0  # how many at its beginning have been taken already
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._size = size
-        self._producers = trio.lowlevel.ParkingLot()
-        self._consumers: deque[trio.lowlevel.Task] = deque()  # who waits for a message; see `filled`
+        self._producers = Waiting()
+        self._consumers = Waiting()
         self.queued_bytes: int = 0
         self.closed: bool = False
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._items) - self._taken
+
+    def __bool__(self) -> bool:
+        return bool(self._items)
 
     def offer(self, item: T) -> bool:
         """Queue one message and return True; return False when it does not fit."""
         size = self._size(item)
         items = self._items
-        if items and (len(items) >= self._max_messages or self.queued_bytes + size > self._max_bytes):
+        if items and (len(self) >= self._max_messages or self.queued_bytes + size > self._max_bytes):
             return False
         items.append(item)
         self.queued_bytes += size
         if self._consumers:
-            trio.lowlevel.reschedule(self._consumers.popleft())
+            self._consumers.wake()
         return True
 
     def extend(self, items: Sequence[T]) -> None:
@@ -64,17 +79,17 @@ class Backlog(Generic[T]):
         for item in items:
             self.queued_bytes += self._size(item)
         if self._consumers:
-            trio.lowlevel.reschedule(self._consumers.popleft())
+            self._consumers.wake()
 
     @property
     def free(self) -> int:
         """How many messages more fit; none when the bytes are used up."""
-        return self._max_messages - len(self._items) if self.queued_bytes < self._max_bytes else 0
+        return self._max_messages - len(self) if self.queued_bytes < self._max_bytes else 0
 
     @property
     def half_empty(self) -> bool:
         """Whether about half of it is free, which is when those that wait for room are woken."""
-        return len(self._items) * 2 <= self._max_messages and self.queued_bytes * 2 <= self._max_bytes
+        return len(self) * 2 <= self._max_messages and self.queued_bytes * 2 <= self._max_bytes
 
     def take(self) -> T:
         """Return the oldest message.
@@ -82,11 +97,20 @@ class Backlog(Generic[T]):
         Raises:
             IndexError: Nothing is queued.
         """
-        items = self._items
-        item = items.popleft()
-        self.queued_bytes = self.queued_bytes - self._size(item) if items else 0
+        items, taken = self._items, self._taken
+        item = cast("T", items[taken])
+        taken += 1
+        if taken == len(items):
+            items.clear()
+            self._taken = self.queued_bytes = 0
+        else:
+            items[taken - 1] = None
+            self.queued_bytes -= self._size(item)
+            self._taken = taken
+            if taken * 2 > len(items):  # so that it costs nothing, on average
+                self._forget_taken()
         if self._producers and self.half_empty:
-            self._producers.unpark_all()
+            self._producers.wake_all()
         return item
 
     def take_batch(self, max_bytes: float = math.inf) -> list[T]:
@@ -95,30 +119,36 @@ class Backlog(Generic[T]):
         Args:
             max_bytes: Take no more than this, but one message at least. Default: everything.
         """
-        items = self._items
+        self._forget_taken()
+        items = cast("list[T]", self._items)
         if self.queued_bytes <= max_bytes:
-            batch = list(items)
+            batch = items.copy()
             items.clear()
             self.queued_bytes = 0
         else:
-            batch = [items.popleft()]
-            taken = self._size(batch[0])
-            while items and (taken := taken + self._size(items[0])) <= max_bytes:
-                batch.append(items.popleft())
-            self.queued_bytes -= sum(map(self._size, batch))
-        self._producers.unpark_all()
+            count, size = 1, self._size(items[0])
+            while count < len(items) and size + self._size(items[count]) <= max_bytes:
+                size += self._size(items[count])
+                count += 1
+            batch = items[:count]
+            del items[:count]
+            self.queued_bytes -= size
+        self._producers.wake_all()
         return batch
+
+    def _forget_taken(self) -> None:
+        del self._items[: self._taken]
+        self._taken = 0
 
     def recheck(self) -> None:
         """Wake those that wait for room, because something besides the room has changed."""
-        self._producers.unpark_all()
+        self._producers.wake_all()
 
     def close(self) -> None:
         """End all waiting, now and in future. What is queued stays to be taken."""
         self.closed = True
-        self._producers.unpark_all()
-        while self._consumers:
-            trio.lowlevel.reschedule(self._consumers.popleft())
+        self._producers.wake_all()
+        self._consumers.wake_all()
 
     async def room(self) -> None:
         """Wait until about half of it is free, or it is closed. Always a checkpoint.
@@ -129,7 +159,7 @@ class Backlog(Generic[T]):
         if self.closed:
             await trio.lowlevel.checkpoint()
         else:
-            await self._producers.park()
+            await self._producers.wait()
 
     async def filled(self) -> None:
         """Wait until something is queued, or it is closed. Always a checkpoint.
@@ -138,12 +168,5 @@ class Backlog(Generic[T]):
         """
         if self._items or self.closed:
             await trio.lowlevel.checkpoint()
-            return
-        task = trio.lowlevel.current_task()
-        self._consumers.append(task)
-
-        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
-            self._consumers.remove(task)
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        else:
+            await self._consumers.wait()
