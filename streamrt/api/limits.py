@@ -27,6 +27,11 @@ def _seconds(_instance: object, attribute: attrs.Attribute[Any], value: object) 
         raise ValueError(f"{attribute.name} must be seconds, more than 0, not {value!r}")
 
 
+def _seconds_or_none(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None:
+        _seconds(instance, attribute, value)
+
+
 def _grace(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if not _is_number(value) or not value >= 0:
         raise ValueError(f"{attribute.name} must be seconds, 0 or more, not {value!r}")
@@ -96,7 +101,7 @@ class Limits:
     send_timeout: float = field(default=10, validator=_seconds)
     handshake_timeout: float = field(default=10, validator=_seconds)
     close_timeout: float = field(default=5, validator=_seconds)
-    ping_interval: float | None = field(default=20.0, validator=optional(_seconds))
+    ping_interval: float | None = field(default=20.0, validator=_seconds_or_none)
     ping_timeout: float = field(default=20, validator=_seconds)
     disconnect_grace: float | None = field(default=None, validator=optional(_grace))
     compression: Deflate | None = field(default=None, validator=optional(_deflate))

@@ -128,6 +128,11 @@ class Admission:
     _streams: int = field(default=0, init=False)
     _streams_by_peer: Counter[str] = field(factory=lambda: Counter[str](), init=False)
 
+    @property
+    def waits(self) -> bool:
+        """Whether it may take time to admit a stream."""
+        return self.auth_handler is not None or bool(self.middleware)
+
     async def admit(self, incoming: Incoming, stack: AsyncExitStack) -> Admitted:
         """Check one request.
 

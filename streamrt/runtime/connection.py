@@ -403,6 +403,8 @@ class Connection(Port):
             self.lost(gone)
 
     async def _flush(self) -> None:
+        if not self._outbox and not self._writing:
+            return
         with self._patience() as patience:
             if self.ended is not None:  # cut off: a peer that reads slowly has no more time than another
                 self._patient.remove(patience)
@@ -420,10 +422,10 @@ class Connection(Port):
         answered = False
         try:
             # A Close goes out even when everything around is cancelled; its answer is not waited for then.
-            with trio.CancelScope(shield=True, deadline=deadline):
+            with trio.CancelScope(shield=True, deadline=deadline) as scope:
                 await self._transport.close(self.ended.code, self.ended.reason)
-            if not cancelled:
-                with trio.move_on_at(deadline):
+                if not cancelled:
+                    scope.shield = False
                     await self._transport.wait_closed()
                     answered = True
         finally:

@@ -123,12 +123,15 @@ async def serve_websocket(host: Host, scope: Scope, receive: Receive, send: Send
         return transport
 
     await receive()  # websocket.connect
+    incoming = _incoming(scope, SocketTransport.name if isinstance(parts, Parts) else ASGITransport.name)
     try:
+        if not host.admission.waits:
+            await host.handle(incoming, accept)
+            return
         with lone_error():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(watch, nursery.cancel_scope)
-                carrier = SocketTransport if isinstance(parts, Parts) else ASGITransport
-                await host.handle(_incoming(scope, carrier.name), accept)
+                await host.handle(incoming, accept)
                 watching.cancel()
     except APIError as error:
         with suppress(OSError):  # the client is gone

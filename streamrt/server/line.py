@@ -52,10 +52,13 @@ class Condition:
 class Line(ABC):
     """One connection's bytes. Its calls raise `BROKEN`, except those that end it."""
 
-    __slots__ = ("_socket", "closed", "rest")
+    __slots__ = ("_raw", "_socket", "closed", "rest")
 
     def __init__(self, tcp: trio.SocketStream) -> None:
         self._socket = tcp.socket
+        # The same socket again, because Trio's has no call that does not wait; `detach` gives it back.
+        self._raw = socket.socket(tcp.socket.family, tcp.socket.type, tcp.socket.proto, tcp.socket.fileno())
+        self._raw.setblocking(False)  # noqa: FBT003 - it takes nothing else
         self.closed: bool = False
         self.rest: memoryview = _NOTHING
 
@@ -93,14 +96,11 @@ class Line(ABC):
         """Close behind what was written. Safe to repeat."""
         if not self.closed:
             self.shutdown()
-            # Of bytes that were never read the kernel would make an RST, and that overtakes what was written.
-            with suppress(OSError), socket.socket(fileno=self._socket.fileno()) as raw:
-                try:
-                    for _ in range(LAST_READS):
-                        if not raw.recv(READ_BYTES, socket.MSG_DONTWAIT):
-                            break
-                finally:
-                    raw.detach()
+            # Of bytes that were never read the kernel makes an RST, and that overtakes what was written.
+            with suppress(OSError):
+                for _ in range(LAST_READS):
+                    if not self._raw.recv(READ_BYTES):
+                        break
             self._let_go()
 
     def reset(self) -> None:
@@ -112,6 +112,7 @@ class Line(ABC):
 
     def _let_go(self) -> None:
         self.closed = True
+        self._raw.detach()
         self._socket.close()
 
 
@@ -119,14 +120,7 @@ class Line(ABC):
 class PlainLine(Line):
     """A TCP connection without TLS: reads and writes without a task, as long as the socket is ready."""
 
-    __slots__ = ("_raw",)
-
-    def __init__(self, tcp: trio.SocketStream) -> None:
-        super().__init__(tcp)
-        inner = tcp.socket
-        # The same socket again, because Trio's has no call that does not wait; `detach` gives it back.
-        self._raw = socket.socket(inner.family, inner.type, inner.proto, fileno=inner.fileno())
-        self._raw.setblocking(False)  # noqa: FBT003 - it takes nothing else
+    __slots__ = ()
 
     def fileno(self) -> int:
         """Return the descriptor, for who waits for the socket to be readable."""
@@ -169,10 +163,6 @@ class PlainLine(Line):
         while (data := self.receive_nowait()) is None:
             await trio.lowlevel.wait_readable(self._raw)
         return data
-
-    def _let_go(self) -> None:
-        self._raw.detach()
-        super()._let_go()
 
 
 @final
