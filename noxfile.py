@@ -7,8 +7,8 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.download_python = "never"
 
 PROJECT = nox.project.load_toml("pyproject.toml")
-CHECKED = ("streamrt", "services", "tests", "noxfile.py")
-TYPED = ("streamrt", "services", "tests/type_tests")
+CHECKED = ("streamrt", "services", "tests", "benchmarks", "noxfile.py")
+TYPED = ("streamrt", "services", "benchmarks", "tests/type_tests")
 
 
 def install(session: nox.Session, *groups: str) -> None:
@@ -50,6 +50,27 @@ def types(session: nox.Session) -> None:
     session.run("mypy", *TYPED)
     session.run("pyright", *TYPED)
     session.run("pyright", "--verifytypes", "streamrt", "--ignoreexternal")
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """Play the cases of the Autobahn TestSuite to a real server; arguments are cases, such as 7.1.5 or '6.4.*'."""
+    install(session, "conformance")
+    session.run("python", "-m", "tests.conformance.run", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Load a server for ten minutes with clients of all manners, and see that nothing is left of them."""
+    install(session, "tests")
+    session.run("python", "-m", "tests.soak.run", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure streamrt beside its peers; arguments are those of `python -m benchmarks.load`."""
+    install(session, "bench")
+    session.run("python", "-m", "benchmarks.load", *session.posargs)
 
 
 @nox.session

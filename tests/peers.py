@@ -63,9 +63,7 @@ CERTIFICATES = Certificates()
 class SocketPeer:
     """One WebSocket over TCP or TLS, frame by frame."""
 
-    def __init__(
-        self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream], protocol: ClientProtocol
-    ) -> None:
+    def __init__(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream], protocol: ClientProtocol) -> None:
         self.stream = stream
         self.socket = (stream if isinstance(stream, trio.SocketStream) else stream.transport_stream).socket
         self.protocol = protocol
@@ -160,7 +158,10 @@ async def connect_socket(
     stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = await trio.open_tcp_stream(uri.host, uri.port)
     if uri.secure:
         stream = trio.SSLStream(
-            stream, CERTIFICATES.trusting, server_hostname=uri.host, https_compatible=True  # type: ignore[arg-type]
+            stream,
+            CERTIFICATES.trusting,
+            server_hostname=uri.host,
+            https_compatible=True,  # type: ignore[arg-type]
         )
     async with stream:
         peer = SocketPeer(stream, protocol)

@@ -11,7 +11,15 @@ import trio.testing
 
 from streamrt import APIError, Ended, Limits, Request
 from streamrt.runtime.connection import Connection
-from streamrt.wire.transport import Disconnected, Frame, MemoryTransport, Payload, PullTransport, Transport, memory_transports
+from streamrt.wire.transport import (
+    Disconnected,
+    Frame,
+    MemoryTransport,
+    Payload,
+    PullTransport,
+    Transport,
+    memory_transports,
+)
 
 REQUEST = Request(path="/", endpoint="test.test", connection_id=0, transport="test")
 
