@@ -32,8 +32,8 @@ class Request:
         endpoint: ``service.endpoint``.
         connection_id: A number that no other stream of this process has.
         dialect: The negotiated subprotocol, or None.
-        transport: What carries the stream: ``"socket"`` a connection of streamrt's own, ``"asgi"`` the messages of another
-            server, ``"websocket"`` a client's WebSocket, or ``"memory"``.
+        transport: What carries the stream: ``"socket"`` a connection of streamrt's own, ``"asgi"`` the
+            messages of another server, ``"websocket"`` a client's WebSocket, or ``"memory"``.
     """
 
     path: str
