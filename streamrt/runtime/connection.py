@@ -233,7 +233,8 @@ class Connection(Port):
                     self._discard()  # a peer that writes before it reads would wait for us, and we for it
                     await self._flush()
                     self.end(self._verdict)
-                    nursery.cancel_scope.cancel()
+                    if nursery.child_tasks:
+                        nursery.cancel_scope.cancel()
         except trio.Cancelled:
             self.end(Ended("scope", CloseCode.GOING_AWAY))
             raise

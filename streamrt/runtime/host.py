@@ -67,8 +67,8 @@ class Host:
     lifespan: Lifespan | None
     draining: trio.Event = field(factory=trio.Event, init=False)
     _servers: int = field(default=0, init=False)
-    _shutdown: trio.Event = field(factory=trio.Event, init=False)
-    _seconds: float = field(default=0, init=False)
+    _shutdown: tuple[Callable[[], Awaitable[None]], float] | None = field(default=None, init=False)
+    _expected: trio.Event = field(factory=trio.Event, init=False)  # there is a shutdown to wait for
     _run: _Run | None = field(default=None, init=False)
     _changing: trio.Event | None = field(default=None, init=False)  # while the lifespan is entered or left
     _streams: dict[Connection, bool] = field(factory=lambda: dict[Connection, bool](), init=False)  # nested?
@@ -153,7 +153,7 @@ class Host:
                     if self.lifespan is not None:
                         resources = await stack.enter_async_context(self.lifespan(nursery))
                     self._run = run = _Run(resources, self._left)
-                    nursery.start_soon(self._drain_when_told)
+                    nursery.start_soon(self._drain_on_shutdown)
                     self._changed()
                     try:
                         yield
@@ -164,7 +164,7 @@ class Host:
                         self._changing = trio.Event()
                         self._cut_off_all()  # who was not waited for, because this block is cancelled
         finally:
-            self.draining, self._shutdown = trio.Event(), trio.Event()
+            self.draining, self._expected, self._shutdown = trio.Event(), trio.Event(), None
             self._changed()
 
     def _changed(self) -> None:
@@ -172,18 +172,25 @@ class Host:
         self._changing.set()
         self._changing = None
 
-    def shut_down(self, seconds: float) -> None:
-        """Begin to drain: the server will end in so many seconds. May be called for every stream.
+    def expect_shutdown(self, begun: Callable[[], Awaitable[None]], seconds: float) -> None:
+        """Drain when the server that carries the streams begins to shut down. May be called for every stream.
 
-        Half of the time is for the drain, and the other half for the closing handshakes.
+        Args:
+            begun: Returns when that is so.
+            seconds: What is left then: half of it is for the drain, the other half for the last closing handshakes.
         """
-        if not self._servers:  # they drain it themselves
-            self._seconds = seconds / 2
-            self._shutdown.set()
+        if not self._servers and self._shutdown is None:
+            self._shutdown = begun, seconds / 2
+            self._expected.set()
 
-    async def _drain_when_told(self) -> None:
-        await self._shutdown.wait()
-        await self.drain(self._seconds)
+    async def _drain_on_shutdown(self) -> None:
+        while True:
+            await self._expected.wait()
+            assert self._shutdown is not None
+            begun, seconds = self._shutdown
+            await begun()
+            await self.drain(seconds)
+            self._shutdown, self._expected, self.draining = None, trio.Event(), trio.Event()
 
     @contextmanager
     def served(self) -> Generator[None]:

@@ -115,7 +115,7 @@ async def serve_websocket(host: Host, scope: Scope, receive: Receive, send: Send
         nonlocal adopted
         watching.cancel()
         if isinstance(parts, Parts):
-            adopted = await adopt(parts, admitted, send, host.shut_down)
+            adopted = await adopt(parts, admitted, send, host)
             return adopted
         _tell_fallback(parts)
         transport = ASGITransport(receive, send)

@@ -32,6 +32,7 @@ from hypercorn.trio.worker_context import WorkerContext
 
 from streamrt.errors import CloseCode
 from streamrt.runtime.admission import Admitted
+from streamrt.runtime.host import Host
 from streamrt.wire.transport import Disconnected
 
 from .hub import current_hub
@@ -92,7 +93,7 @@ async def adopt(
     parts: Parts,
     admitted: Admitted,
     send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
-    shut_down: Callable[[float], None],
+    host: Host,
 ) -> SocketTransport:
     """Send the upgrade, and take the connection over.
 
@@ -100,7 +101,7 @@ async def adopt(
         parts: The connection.
         admitted: The stream.
         send: ASGI's.
-        shut_down: Called with the seconds that are left, when hypercorn begins to shut down.
+        host: What runs the stream: it drains when hypercorn begins to shut down.
 
     Raises:
         Disconnected: The client has gone.
@@ -112,7 +113,7 @@ async def adopt(
     line = parts.line()
     transport = SocketTransport(line, limits, deflate)
     parts.stream.handshake.extensions = None  # hypercorn would accept every offer of compression
-    adopter = Adopter(parts.server, transport, line, shut_down)
+    adopter = Adopter(transport, line)
     parts.server.protocol = adopter  # type: ignore[assignment] # it has what is called of one
     headers = [] if extension is None else [(b"sec-websocket-extensions", extension.encode())]
     try:
@@ -122,6 +123,7 @@ async def adopt(
         del parts.stream.connection
         parts.stream.send = _say_nothing
         adopter.take_over()
+        host.expect_shutdown(parts.server.context.terminated.wait, parts.server.config.graceful_timeout)
         if transport.over.is_set():
             raise Disconnected(CloseCode.ABNORMAL)
     except BaseException:
@@ -137,13 +139,9 @@ async def _say_nothing(_event: object) -> None: ...
 class Adopter:
     """Stands where the connection's protocol stood."""
 
-    def __init__(
-        self, server: TCPServer, transport: SocketTransport, line: Line, shut_down: Callable[[float], None]
-    ) -> None:
-        self._server = server
+    def __init__(self, transport: SocketTransport, line: Line) -> None:
         self._transport = transport
         self._line = line
-        self._shut_down = shut_down
         self._accepted = False
 
     def take_over(self) -> None:
@@ -165,30 +163,22 @@ class Adopter:
             transport.take(b"")  # the upgrade could not be sent
         if not transport.over.is_set():
             try:
-                with trio.CancelScope() as scope:
-                    await self._serve(scope)
+                await self._read()
             except Exception:
                 _logger.exception("reading from a connection failed")
                 transport.abort(CloseCode.INTERNAL_ERROR, "")
 
-    async def _serve(self, scope: trio.CancelScope) -> None:
+    async def _read(self) -> None:
         line, transport = self._line, self._transport
         hub = current_hub() if isinstance(line, PlainLine) else None
         if isinstance(line, PlainLine) and hub is not None:
-            reading = HubReading(hub, line, transport, scope)
+            reading = HubReading(hub, line, transport)
             transport.read_by(reading)
             try:
-                await self._wait_for_shutdown()
+                await transport.over.wait()
             finally:
                 reading.stop()
         else:
-            async with trio.open_nursery() as nursery:
-                task = TaskReading(line, transport, scope)
-                transport.read_by(task)
-                nursery.start_soon(task.run)
-                await self._wait_for_shutdown()
-
-    async def _wait_for_shutdown(self) -> None:
-        await self._server.context.terminated.wait()
-        self._shut_down(self._server.config.graceful_timeout)
-        await trio.sleep_forever()
+            task = TaskReading(line, transport)
+            transport.read_by(task)
+            await task.run()

@@ -19,13 +19,11 @@ class HubReading:
         hub: The hub.
         line: What it reads.
         transport: What takes what was read.
-        scope: Cancelled at the end.
     """
 
-    def __init__(self, hub: Hub, line: PlainLine, transport: SocketTransport, scope: trio.CancelScope) -> None:
+    def __init__(self, hub: Hub, line: PlainLine, transport: SocketTransport) -> None:
         self._hub = hub
         self._fd = line.fileno()
-        self._scope = scope
         self._stopped = False
         hub.add(self._fd, transport)
 
@@ -42,7 +40,6 @@ class HubReading:
         if not self._stopped:
             self._stopped = True
             self._hub.remove(self._fd)
-            self._scope.cancel()
 
 
 @final
@@ -52,13 +49,12 @@ class TaskReading:
     Args:
         line: What it reads.
         transport: What takes what was read.
-        scope: Cancelled at the end.
     """
 
-    def __init__(self, line: Line, transport: SocketTransport, scope: trio.CancelScope) -> None:
+    def __init__(self, line: Line, transport: SocketTransport) -> None:
         self._line = line
         self._transport = transport
-        self._scope = scope
+        self._scope = trio.CancelScope()
         self._going_on = trio.Event()
 
     def pause(self) -> None:
@@ -75,11 +71,12 @@ class TaskReading:
 
     async def run(self) -> None:
         """Read until it is stopped."""
-        while True:
-            await self._going_on.wait()
-            try:
-                data = await self._line.receive()
-            except BROKEN:
-                data = b""
-            self._transport.take(data)
-            await self._transport.answer()
+        with self._scope:
+            while True:
+                await self._going_on.wait()
+                try:
+                    data = await self._line.receive()
+                except BROKEN:
+                    data = b""
+                self._transport.take(data)
+                await self._transport.answer()
