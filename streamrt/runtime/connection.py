@@ -151,11 +151,15 @@ class Connection(Port):
 
     async def send(self, payload: bytes) -> None:
         """Send one message; see `Port.send`."""
-        await self._checkpoint()
-        self._check_open()
-        frame = Frame(payload)
-        if self._turn % _TURN == 0:
+        self._turn += 1
+        if self._turn % _TURN:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
             self._bunching = True  # now and then, to see whether the writer finds more than this one
+        if self.ended is not None or self._closing:
+            self._check_open()
+        frame = Frame(payload)
         somebody_waits = self._waiting_room is not None and self._waiting_room.locked()
         straight = not self._bunching and not self._inbox  # a burst of input makes a burst of output
         if straight and not somebody_waits and self._send_nowait(frame):
