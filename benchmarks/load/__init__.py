@@ -1,0 +1,1 @@
+"""Load scenarios of whole processes, streamrt beside its peers: ``python -m benchmarks.load``."""

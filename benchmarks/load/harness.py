@@ -1,0 +1,184 @@
+"""Run servers as processes of their own, one at a time, and load them.
+
+A server has a core to itself, and the load generator, which is this process, another. The runs of the servers are
+interleaved, A B C A B C, so that a machine that gets slower meanwhile is unfair to nobody. Each run has a new
+process, which is killed at its end: there is nothing in it that is worth a farewell. On a machine that has other
+things to do, a run that was disturbed by them is begun again, and does not count beside one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import final
+
+from attrs import define, field
+
+from .client import LoadError, Measurement, Server
+from .scenarios import OURS, Scenario
+
+ROOT = Path(__file__).parents[2]
+
+SPARE_DESCRIPTORS = 100
+"""What a process has open beside its connections; 30 would do."""
+
+DISTURBED = 0.05
+"""The share of the time spent waiting for a core beyond which others were there, and the figure is too low."""
+
+ATTEMPTS = 3
+"""How often a run is begun until one is not disturbed."""
+
+
+@final
+@define
+class Outcome:
+    """What the runs of one scenario brought.
+
+    Args:
+        scenario: It.
+        connections: How many there were; fewer than planned where the system does not allow as many files.
+        measurements: The runs of each server, in their order.
+        failures: Why a server has no figure: what was wrong with it.
+    """
+
+    scenario: Scenario
+    connections: int
+    measurements: dict[str, list[Measurement]]
+    failures: dict[str, str] = field(factory=lambda: dict[str, str]())
+
+    @property
+    def counted(self) -> Mapping[str, Sequence[Measurement]]:
+        """The runs that count, of each server that has not failed: those that nothing disturbed, if there are any."""
+        return {
+            server: [run for run in runs if run.waited <= DISTURBED] or runs
+            for server, runs in self.measurements.items()
+            if server not in self.failures
+        }
+
+    @property
+    def medians(self) -> Mapping[str, float]:
+        """The median figure of each server that has not failed."""
+        return {server: statistics.median(run.figure for run in runs) for server, runs in self.counted.items()}
+
+
+def run(scenario: Scenario, servers: Sequence[str], runs: int, seconds: float) -> Outcome:
+    """Measure servers in one scenario.
+
+    Args:
+        scenario: What to do with each of them.
+        servers: Which of them.
+        runs: How often each is measured.
+        seconds: How long one run is measured.
+    """
+    connections = min(scenario.connections, _allow_descriptors(scenario.connections))
+    outcome = Outcome(scenario, connections, {server: [] for server in servers})
+    for _ in range(runs):
+        for server, measurements in outcome.measurements.items():
+            if server not in outcome.failures:
+                try:
+                    measurements.append(_measure(scenario, server, connections, seconds))
+                except (LoadError, OSError) as error:
+                    notes = getattr(error, "__notes__", [])
+                    outcome.failures[server] = "\n".join([f"{type(error).__name__}: {error}", *notes]).rstrip()
+    return outcome
+
+
+def _measure(
+    scenario: Scenario, server: str, connections: int, seconds: float, attempts: int = ATTEMPTS
+) -> Measurement:
+    with pinned() as core, running(server, core, seconds) as process:
+        measurement = scenario.load(process, connections, seconds)
+    if measurement.waited > DISTURBED and attempts > 1:
+        return _measure(scenario, server, connections, seconds, attempts - 1)
+    return measurement
+
+
+def profile(scenario: Scenario, seconds: float, graph: Path) -> None:
+    """Load streamrt, and have py-spy sample it meanwhile.
+
+    Args:
+        scenario: What to do with it.
+        seconds: How long.
+        graph: The file to write: a flame graph where it ends with ``.svg``, otherwise the collapsed stacks.
+
+    Raises:
+        LoadError: The server did not answer as it should, or py-spy is not installed, or failed.
+    """
+    beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    py_spy = shutil.which("py-spy", path=beside)
+    if py_spy is None:
+        raise LoadError("a profile needs py-spy, which is not installed")
+    shape = "flamegraph" if graph.suffix == ".svg" else "raw"
+    with pinned() as core, running(OURS, core, seconds) as server:
+        # It writes its own command line into the graph, which should not tell where this machine keeps its files.
+        sampling = f"record --pid {server.pid} --rate 500 --duration {math.ceil(seconds)} --format {shape} --output"
+        command = ["py-spy", *sampling.split(), graph.name]
+        with subprocess.Popen(command, executable=py_spy, cwd=graph.parent, stdout=subprocess.DEVNULL) as spy:  # noqa: S603 - found above
+            try:
+                scenario.load(server, scenario.connections, seconds)
+                if spy.wait(timeout=seconds + 30) != 0:
+                    raise LoadError("py-spy has failed, and told why")
+            finally:
+                spy.kill()
+
+
+@contextmanager
+def pinned() -> Generator[int]:
+    """Keep this process on the last core that it may use, and say which is the first: that is the server's."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    try:
+        yield min(cores)
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+@contextmanager
+def running(name: str, core: int, seconds: float) -> Generator[Server]:
+    """Run a server for as long as the block lasts.
+
+    Args:
+        name: Its module.
+        core: Where it is to run.
+        seconds: How long it is measured; it ends by itself when it has lived for much longer.
+
+    Raises:
+        LoadError: It does not start.
+    """
+    lifetime = str(60 + 4 * math.ceil(seconds))
+    command = [sys.executable, "-m", f"{__package__}.servers", name, str(core), lifetime]
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log) as process,  # noqa: S603 - ours
+    ):
+        try:
+            assert process.stdout is not None
+            ready = process.stdout.readline().split()
+            if not ready:
+                raise LoadError(f"the server {name} does not start")
+            yield Server(process.pid, int(ready[1]))
+        except (LoadError, OSError) as error:
+            log.seek(0)
+            error.add_note(log.read().decode(errors="replace")[-2000:])
+            raise
+        finally:
+            process.kill()
+
+
+def _allow_descriptors(connections: int) -> int:
+    """Raise the limit of open files, which servers inherit, and return how many connections there may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + SPARE_DESCRIPTORS
+    if soft < wanted:
+        soft = min(wanted, hard) if hard != resource.RLIM_INFINITY else wanted
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft - SPARE_DESCRIPTORS

@@ -1,0 +1,1 @@
+"""The servers that are measured, a module each, with one function: ``serve(listener)``, which does not return."""

@@ -1,0 +1,19 @@
+"""Plain ASGI on hypercorn in Trio mode: the text that comes is sent back, untyped."""
+
+from __future__ import annotations
+
+from functools import partial
+from socket import socket
+
+import hypercorn.trio
+import trio
+from hypercorn.config import Config
+
+from benchmarks.load.servers.asgi import echo
+
+
+def serve(listener: socket) -> None:
+    """Serve with `hypercorn.trio.serve`."""
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    trio.run(partial(hypercorn.trio.serve, echo, config))  # type: ignore[arg-type]
