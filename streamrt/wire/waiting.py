@@ -37,9 +37,8 @@ class Waiting:
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     def wake(self) -> None:
-        """Wake the first, if there is one."""
-        if self._tasks:
-            trio.lowlevel.reschedule(self._tasks.pop(0))
+        """Wake the first; there must be one."""
+        trio.lowlevel.reschedule(self._tasks.pop(0))
 
     def wake_all(self) -> None:
         """Wake all."""

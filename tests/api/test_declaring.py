@@ -15,6 +15,7 @@ from attrs import frozen
 
 from streamrt import (
     App,
+    Deflate,
     Header,
     Limits,
     Request,
@@ -514,6 +515,8 @@ def test_an_unknown_option_is_told_those_that_there_are() -> None:
         ({"send_timeout": True}, "send_timeout must be seconds, more than 0, not True"),
         ({"send_timeout": None}, "send_timeout must be seconds, more than 0, not None"),
         ({"disconnect_grace": -1}, "disconnect_grace must be seconds, 0 or more, not -1"),
+        ({"ping_interval": 0}, "ping_interval must be seconds, more than 0, not 0"),
+        ({"ping_timeout": None}, "ping_timeout must be seconds, more than 0, not None"),
         ({"max_message_bytes": 0}, "max_message_bytes must be a whole number, 1 or more, not 0"),
         ({"max_message_bytes": "1 MiB"}, "max_message_bytes must be a whole number, 1 or more, not '1 MiB'"),
         ({"receive_messages": 1.5}, "receive_messages must be a whole number, 1 or more, not 1.5"),
@@ -544,6 +547,16 @@ def test_one_text_is_no_list_of_tags() -> None:
         refusal_of(lambda api: listening(api, tags="admin"))
         == "tags is a list of labels, such as ['admin'], not 'admin'"
     )
+
+
+def test_compression_says_how() -> None:
+    message = refusal_of(lambda api: listening(api, compression=True))
+    assert message == "compression must be a streamrt.Deflate, or None, not True"
+    assert Limits(compression=Deflate()).compression == Deflate(window_bits=12, memory_level=5, threshold=256)
+
+
+def test_there_need_be_no_heartbeat() -> None:
+    assert Limits(ping_interval=None).ping_interval is None
 
 
 def test_limits_may_be_endless() -> None:

@@ -17,6 +17,7 @@ from streamrt.wire.transport import (
     MemoryTransport,
     Payload,
     PullTransport,
+    Receiver,
     Transport,
     memory_transports,
 )
@@ -415,3 +416,212 @@ async def test_a_nursery_inside_a_block_that_is_cancelled_changes_nothing(autoju
             nursery.start_soon(trio.sleep_forever)
             await trio.sleep_forever()
     assert connection.ended == Ended("scope", 1001)
+
+
+# A transport that delivers by itself
+
+
+@attrs.define
+class Deliverer(Transport):
+    """A transport that delivers when the test says so, and notes what is asked of it.
+
+    Args:
+        takes_nowait: Whether `send_nowait` takes what it is given.
+    """
+
+    name = "deliverer"
+
+    takes_nowait: bool = True
+    calls: list[Any] = attrs.Factory(list)
+    going_on: trio.Event = attrs.Factory(trio.Event)
+    receiver: Receiver | None = None
+
+    def attach(self, receiver: Receiver) -> None:
+        self.receiver = receiver
+
+    def allow(self, room: int) -> None:
+        self.calls.append(("allow", room))
+
+    @property
+    def round_trip_time(self) -> float | None:
+        return 0.5
+
+    def send_nowait(self, frame: Frame) -> bool:
+        if self.takes_nowait:
+            self.calls.append(frame.payload)
+        return self.takes_nowait
+
+    async def send(self, frames: Sequence[Frame]) -> None:
+        self.calls.append([frame.payload for frame in frames])
+        await self.going_on.wait()
+
+    async def close(self, code: int, reason: str) -> None:
+        self.calls.append(("close", code, reason))
+        await trio.lowlevel.checkpoint()
+
+    async def wait_closed(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def abort(self, code: int, reason: str) -> None:
+        self.calls.append("abort")
+
+
+@asynccontextmanager
+async def delivering(
+    limits: Limits | None = None, *, takes_nowait: bool = True, **options: Any
+) -> AsyncGenerator[tuple[Connection, Deliverer, Receiver]]:
+    transport = Deliverer(takes_nowait)
+    transport.going_on.set()
+    connection = connect(transport, limits=limits, **options)
+    async with connection.open():
+        assert transport.receiver is not None
+        yield connection, transport, transport.receiver
+
+
+async def test_what_is_delivered_is_received_and_who_delivers_is_told_how_much_room_there_is() -> None:
+    async with delivering(Limits(receive_messages=4)) as (connection, transport, receiver):
+        assert receiver.deliver(["1", "2"]) == 2
+        assert receiver.deliver(["3", "4"]) == 0
+        assert await connection.receive() == "1"
+        assert transport.calls == []
+        assert await connection.receive() == "2"
+        assert transport.calls == [("allow", 2)]
+        assert receiver.deliver(["5"]) == 1
+        receiver.finish()
+        assert [await connection.receive() for _ in range(3)] == ["3", "4", "5"]
+        with pytest.raises(trio.EndOfChannel):
+            await connection.receive()
+        assert transport.calls == [("allow", 2)]  # once for each time that there was no room
+
+
+async def test_a_message_beyond_the_bytes_leaves_no_room_until_it_is_taken() -> None:
+    async with delivering(Limits(receive_bytes=10)) as (connection, transport, receiver):
+        assert receiver.deliver(["x" * 30]) == 0
+        assert await connection.receive() == "x" * 30
+        assert transport.calls == [("allow", 64)]
+
+
+async def test_from_the_end_on_what_is_delivered_is_thrown_away_and_more_is_asked_for() -> None:
+    async with delivering(Limits(receive_messages=1)) as (connection, transport, receiver):
+        assert receiver.deliver(["1"]) == 0
+        await connection.aclose()
+        assert transport.calls == [("allow", 64), ("close", 1000, "")]  # the peer's Close may be behind it
+        assert receiver.deliver(["2"] * 1000) == 64
+        with pytest.raises(trio.ClosedResourceError):
+            await connection.receive()
+
+
+async def test_a_broken_rule_ends_the_stream_and_asks_for_what_is_behind() -> None:
+    async with delivering(Limits(receive_messages=1)) as (connection, transport, receiver):
+        receiver.deliver(["1"])
+        receiver.fail(1002, "not like that")
+        assert connection.ended == Ended("runtime", 1002, "not like that")
+        assert connection.scope.cancel_called
+        assert transport.calls == [("allow", 64)]
+    assert transport.calls[1] == ("close", 1002, "not like that")
+
+
+async def test_a_message_where_none_is_taken_ends_the_stream() -> None:
+    async with delivering(takes_input=False) as (connection, _, receiver):
+        assert receiver.deliver(["1"]) == 64
+        assert connection.ended == Ended("runtime", 1003, "this stream takes no messages")
+
+
+async def test_after_a_loss_what_was_delivered_can_still_be_received() -> None:
+    async with delivering() as (connection, _, receiver):
+        receiver.deliver(["1"])
+        receiver.lost(Disconnected(4000, "bye"))
+        receiver.finish()
+        assert connection.ended == Ended("peer", 4000, "bye")
+        assert await connection.receive() == "1"
+        with pytest.raises(trio.EndOfChannel):
+            await connection.receive()
+
+
+async def test_an_answer_goes_straight_or_queues_or_is_dropped_when_there_is_no_room(autojump_clock) -> None:
+    pong = Frame.control(b"pong")
+    async with delivering() as (connection, transport, receiver):
+        receiver.answer(pong)
+        assert transport.calls == [b"pong"]
+        transport.takes_nowait = False
+        receiver.answer(pong)
+        await trio.testing.wait_all_tasks_blocked()
+        assert transport.calls == [b"pong", [b"pong"]]
+        transport.going_on = trio.Event()
+        for _ in range(2000):
+            receiver.answer(pong)
+        assert len(connection._outbox) == connection.limits.send_messages
+        transport.going_on.set()
+        receiver.lost(Disconnected(1006))
+        receiver.answer(pong)
+        assert len(connection._outbox) == connection.limits.send_messages
+
+
+async def test_answers_stand_in_line_with_messages(autojump_clock) -> None:
+    async with delivering(takes_nowait=False) as (connection, transport, receiver):
+        await connection.send(b"1")
+        receiver.answer(Frame.control(b"pong"))
+        await connection.send(b"2")
+    assert transport.calls[0] == [b"1", b"pong", b"2"]
+
+
+async def test_a_burst_of_input_makes_one_write_of_output(autojump_clock) -> None:
+    async with delivering() as (connection, transport, receiver):
+        receiver.deliver(["1", "2", "3"])
+        for _ in range(3):
+            await connection.send((await connection.receive()).encode())  # type: ignore[union-attr]
+        await trio.testing.wait_all_tasks_blocked()
+        assert transport.calls == [[b"1", b"2", b"3"]]
+
+
+async def test_a_flood_goes_out_in_few_writes_and_single_messages_straight(autojump_clock) -> None:
+    async with delivering() as (connection, transport, _):
+        for _ in range(64 * 20):
+            await connection.send(b"x")
+        await trio.testing.wait_all_tasks_blocked()
+        writes = len(transport.calls)
+        assert writes < 64 + 2 * 20
+        for _ in range(130):
+            await connection.send(b"y")
+            await trio.testing.wait_all_tasks_blocked()
+        single = transport.calls[writes:]
+        assert single.count(b"y") >= 126  # now and then one is queued, to see whether others come behind it
+        assert all(call in (b"y", [b"y"]) for call in single)
+
+
+async def test_who_waits_for_room_is_not_overtaken_although_the_queue_has_just_been_emptied(autojump_clock) -> None:
+    async with delivering(Limits(send_messages=1), takes_nowait=False) as (connection, transport, _):
+        transport.going_on = trio.Event()
+        async with trio.open_nursery() as nursery:
+            for value in (b"1", b"2", b"3"):
+                nursery.start_soon(connection.send, value)
+                await trio.testing.wait_all_tasks_blocked()
+            transport.takes_nowait = True
+            transport.going_on.set()
+            await connection.send(b"4")
+    assert [payload for call in transport.calls[:-1] for payload in (call if isinstance(call, list) else [call])] == [
+        b"1",
+        b"2",
+        b"3",
+        b"4",
+    ]
+
+
+async def test_a_cancelled_stream_takes_one_second_at_most_for_its_close(autojump_clock) -> None:
+    @attrs.define
+    class Hanging(Deliverer):
+        async def close(self, code: int, reason: str) -> None:
+            await trio.sleep_forever()
+
+    transport = Hanging()
+    with trio.CancelScope() as scope:
+        async with connect(transport).open():
+            scope.cancel()
+            await trio.lowlevel.checkpoint()
+    assert trio.current_time() == 1
+    assert transport.calls == ["abort"]
+
+
+async def test_a_connection_knows_what_its_transport_measures() -> None:
+    async with delivering() as (connection, _, _):
+        assert connection.round_trip_time == 0.5

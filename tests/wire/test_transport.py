@@ -343,3 +343,17 @@ async def test_a_send_that_waits_for_room_ends_when_the_other_end_closes_without
         nursery.start_soon(send)
         await wait_all_tasks_blocked()
         await other.close(4000, "")
+
+
+def test_a_message_becomes_a_websocket_frame_once() -> None:
+    frame = Frame(b'{"a":1}')
+    assert frame.wire == b"\x81\x07" + b'{"a":1}'
+    assert frame.wire is frame.wire
+    assert not frame.is_control
+
+
+def test_a_control_frame_is_its_bytes_on_the_wire() -> None:
+    frame = Frame.control(b"\x8a\x00")
+    assert frame.wire == b"\x8a\x00"
+    assert frame.is_control
+    assert len(frame) == 2
