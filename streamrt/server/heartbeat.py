@@ -55,12 +55,14 @@ class Beat:
         interval: Seconds between two pings.
         timeout: Seconds that a sign of life may take after a ping.
         patient: The connection; None when the heartbeat has stopped.
+        heart: What keeps it.
     """
 
     due: float
     interval: float
     timeout: float
     patient: Patient | None
+    heart: Heart
     _id: int = field(factory=lambda: next(_ids), init=False)
     _next_ping: float = field(default=0, init=False)
     _verdict: float = field(default=math.inf, init=False)
@@ -72,8 +74,10 @@ class Beat:
         return (self.due, self._id) < (other.due, other._id)
 
     def stop(self) -> None:
-        """Let go of the connection."""
-        self.patient = None
+        """Let go of the connection. Safe to repeat."""
+        if self.patient is not None:
+            self.patient = None
+            self.heart.lose()
 
     def go_on(self, now: float) -> None:
         """Do what is due, or what was due before a suspicion that has proved unfounded."""
@@ -101,31 +105,46 @@ class Heart:
     """Keeps the beats of all connections of a Trio run."""
 
     def __init__(self) -> None:
-        self._beats: list[Beat] = []  # a heap
+        self._beats: list[Beat] = []  # a heap; of those that have stopped, each leaves when it is due
+        self._living = 0
+        self._running = False
         self._alarm = trio.CancelScope()
 
     def add(self, patient: Patient, interval: float, timeout: float) -> Beat:
         """Begin the heartbeat of a connection."""
-        beat = Beat(trio.current_time() + interval, interval, timeout, patient)
+        beat = Beat(trio.current_time() + interval, interval, timeout, patient, self)
         heappush(self._beats, beat)
+        self._living += 1
+        if not self._running:
+            self._running = True
+            trio.lowlevel.spawn_system_task(self._run)
         self._alarm.deadline = min(self._alarm.deadline, beat.due)
         return beat
 
-    async def run(self) -> None:
-        """Beat until nobody is left."""
-        while self._beats:
+    def lose(self) -> None:
+        """Note that one of them has stopped."""
+        self._living -= 1
+        if not self._living:
+            self._alarm.cancel()
+
+    async def _run(self) -> None:
+        while self._living:
             with trio.CancelScope(deadline=self._beats[0].due) as self._alarm:
                 await trio.sleep_forever()
             now = trio.current_time()
             due: list[Beat] = []
             while self._beats and self._beats[0].due <= now:
                 due.append(heappop(self._beats))
-            if any(beat.suspicious(now) for beat in due):
-                for _ in range(2):  # what has come in is read before anyone is judged
-                    await trio.lowlevel.checkpoint()
+            for _ in range(2):  # what has come in is read before anyone is judged
+                await trio.lowlevel.checkpoint()
             for beat in due:
-                self._beat(beat, now)
-        _current.set(None)
+                try:
+                    self._beat(beat, now)
+                except Exception:  # a fault of one connection must not be all others' end
+                    _logger.exception("the heartbeat of a connection failed")
+                    beat.stop()
+        self._beats.clear()
+        self._running = False
 
     def _beat(self, beat: Beat, now: float) -> None:
         if beat.patient is None:
@@ -137,6 +156,7 @@ class Heart:
             beat.postpone(now)
         else:
             beat.patient.mourn()
+            beat.stop()
             return
         heappush(self._beats, beat)
 
@@ -150,5 +170,4 @@ def current_heart() -> Heart:
     if heart is None:
         heart = Heart()
         _current.set(heart)
-        trio.lowlevel.spawn_system_task(heart.run)
     return heart
