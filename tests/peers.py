@@ -45,6 +45,8 @@ class Certificates:
         self.trusting = ssl.create_default_context()
         authority.configure_trust(self.trusting)
         self._certificate = authority.issue_cert("127.0.0.1")
+        self.serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._certificate.configure_cert(self.serving)
 
     @cached_property
     def files(self) -> tuple[str, str]:

@@ -202,6 +202,11 @@ class Connection(Port):
         if self.ended is None and not self._send_nowait(frame) and self._outbox.offer(frame):
             self._start_writer()
 
+    def moved(self) -> None:
+        """Give those who wait for the peer to read the whole time again; see `Receiver.moved`."""
+        for patience in self._patient:
+            patience.deadline = trio.current_time() + self.limits.send_timeout
+
     def fail(self, code: int, reason: str) -> None:
         """End the stream; see `Receiver.fail`."""
         self.end(Ended("runtime", code, reason))
@@ -271,6 +276,7 @@ class Connection(Port):
         elif ended.by == "runtime":
             self._close_inbox()
             self.scope.cancel()
+            self._hurry()
 
     # Inside.
 
@@ -354,6 +360,13 @@ class Connection(Port):
                 if patience in self._patient:
                     self._patient.remove(patience)
 
+    def _hurry(self) -> None:
+        """Wait no longer than `close_timeout`: cut off, a peer that reads slowly has no more time than another."""
+        latest = trio.current_time() + self.limits.close_timeout
+        for patience in self._patient:
+            patience.deadline = min(patience.deadline, latest)
+        self._patient.clear()
+
     def _stalled(self) -> Stalled:
         error = Stalled(self)
         if self.ended is None:
@@ -402,8 +415,7 @@ class Connection(Port):
                 await self._transport.send(frames)
                 self._writing = False
                 self._flushed.wake_all()
-                for patience in self._patient:
-                    patience.deadline = trio.current_time() + self.limits.send_timeout
+                self.moved()
         except Disconnected as gone:
             self.lost(gone)
 
@@ -411,9 +423,8 @@ class Connection(Port):
         if not self._outbox and not self._writing:
             return
         with self._patience() as patience:
-            if self.ended is not None:  # cut off: a peer that reads slowly has no more time than another
-                self._patient.remove(patience)
-                patience.deadline = min(patience.deadline, trio.current_time() + self.limits.close_timeout)
+            if self.ended is not None:
+                self._hurry()
             while (self._outbox or self._writing) and not self._broken:
                 await self._flushed.wait()
         if patience.cancelled_caught:

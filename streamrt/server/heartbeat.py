@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Protocol, final
 
 import trio
@@ -105,7 +105,7 @@ class Heart:
     """Keeps the beats of all connections of a Trio run."""
 
     def __init__(self) -> None:
-        self._beats: list[Beat] = []  # a heap; of those that have stopped, each leaves when it is due
+        self._beats: list[Beat] = []  # a heap; of those that have stopped, each leaves when it is due, or with others
         self._living = 0
         self._running = False
         self._alarm = trio.CancelScope()
@@ -113,6 +113,9 @@ class Heart:
     def add(self, patient: Patient, interval: float, timeout: float) -> Beat:
         """Begin the heartbeat of a connection."""
         beat = Beat(trio.current_time() + interval, interval, timeout, patient, self)
+        if len(self._beats) > 2 * self._living + 64:  # so that those that have stopped are never the most
+            self._beats = [other for other in self._beats if other.patient is not None]
+            heapify(self._beats)
         heappush(self._beats, beat)
         self._living += 1
         if not self._running:

@@ -12,12 +12,19 @@ from __future__ import annotations
 
 import logging
 import select
+import time
 from contextlib import suppress
 from typing import Protocol, final
 
 import trio
 
 from streamrt.errors import CloseCode
+
+_TURN = 0.005
+"""Seconds of reading, after which the handlers have their turn."""
+
+_AT_ONCE = 16
+"""Sockets that are read before the time is looked at; the kernel lets them take turns."""
 
 _logger = logging.getLogger("streamrt")
 
@@ -69,21 +76,29 @@ class Hub:
         with self._epoll, self._scope:
             while True:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
-                for fd, _ in self._epoll.poll(0):
-                    if (watched := self._watched.get(fd)) is not None:  # another may just have removed it
-                        try:
-                            watched.read()
-                        except Exception:  # a fault of one connection must not be all others' end
-                            _logger.exception("reading from a connection failed")
-                            self._give_up(fd, watched)
+                end = time.perf_counter() + _TURN
+                while self._read_some() and time.perf_counter() < end:
+                    pass
+
+    def _read_some(self) -> bool:
+        """Read what is ready, if that is not too much at once; return whether there may be more."""
+        ready = self._epoll.poll(0, _AT_ONCE)
+        for fd, _ in ready:
+            if (watched := self._watched.get(fd)) is not None:  # another may just have removed it
+                try:
+                    watched.read()
+                except Exception:  # a fault of one connection must not be all others' end
+                    _logger.exception("reading from a connection failed")
+                    self._give_up(fd, watched)
+        return len(ready) == _AT_ONCE
 
     def _give_up(self, fd: int, watched: Watched) -> None:
         try:
             watched.abort(CloseCode.INTERNAL_ERROR, "")
         except Exception:
             _logger.exception("nor can it be closed")
-            self._watched.pop(fd, None)
-            self._epoll.unregister(fd)
+            if fd in self._watched:
+                self.remove(fd)
 
 
 _current: trio.lowlevel.RunVar[Hub | None] = trio.lowlevel.RunVar("streamrt.hub", None)

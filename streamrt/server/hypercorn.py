@@ -74,8 +74,9 @@ def parts_of(send: object) -> Parts | str:
     server = getattr(getattr(http, "send", None), "__self__", None)
     if not isinstance(http, H11Protocol) or not isinstance(server, TCPServer):
         return "this hypercorn is built in another way"
-    for part in (stream, server):
-        for name in TOUCHED[type(part)]:
+    inner: list[Any] = [stream, server, getattr(stream, "handshake", None), getattr(server, "context", None)]
+    for part in inner:
+        for name in TOUCHED.get(type(part), ()):
             if not hasattr(part, name) and name != "connection":  # which begins with the upgrade
                 return f"this hypercorn's {type(part).__name__} has no {name!r}"
     # Hypercorn says that it is always an SSLStream.
@@ -110,13 +111,13 @@ async def adopt(
     offers = [value for name, value in admitted.request.headers if name == "sec-websocket-extensions"]
     agreed = None if limits.compression is None else limits.compression.negotiate(offers)
     extension, deflate = (None, None) if agreed is None else agreed
+    headers = [] if extension is None else [(b"sec-websocket-extensions", extension.encode())]
     line = parts.line()
     transport = SocketTransport(line, limits, deflate)
-    parts.stream.handshake.extensions = None  # hypercorn would accept every offer of compression
-    adopter = Adopter(transport, line)
-    parts.server.protocol = adopter  # type: ignore[assignment] # it has what is called of one
-    headers = [] if extension is None else [(b"sec-websocket-extensions", extension.encode())]
     try:
+        parts.stream.handshake.extensions = None  # hypercorn would accept every offer of compression
+        adopter = Adopter(transport, line)
+        parts.server.protocol = adopter  # type: ignore[assignment] # it has what is called of one
         await send({"type": "websocket.accept", "subprotocol": admitted.request.dialect, "headers": headers})
         # Hypercorn's own stream says and hears nothing any more, and need not keep what it said and heard it with.
         parts.stream.closed = True
@@ -157,16 +158,16 @@ class Adopter:
     async def handle(self, event: Event) -> None:
         """Serve the connection until it ends, once hypercorn's read task has come with anything at all."""
         transport = self._transport
-        if isinstance(event, RawData):
-            transport.take(bytes(event.data))
-        elif not self._accepted:
-            transport.take(b"")  # the upgrade could not be sent
-        if not transport.over.is_set():
-            try:
+        try:
+            if isinstance(event, RawData):
+                transport.take(bytes(event.data))
+            elif not self._accepted:
+                transport.take(b"")  # the upgrade could not be sent
+            if not transport.over.is_set():
                 await self._read()
-            except Exception:
-                _logger.exception("reading from a connection failed")
-                transport.abort(CloseCode.INTERNAL_ERROR, "")
+        except Exception:
+            _logger.exception("reading from a connection failed")
+            transport.abort(CloseCode.INTERNAL_ERROR, "")
 
     async def _read(self) -> None:
         line, transport = self._line, self._transport

@@ -12,14 +12,18 @@ from __future__ import annotations
 import socket
 import struct
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
 from typing import final
 
 import trio
 from attrs import frozen
 
-READ_BYTES = 64 * 1024
+READ_BYTES = 16 * 1024
 """What one read takes: so much that bulk costs few system calls, and so little that others get their turn."""
+
+WRITE_BYTES = 64 * 1024
+"""What one write through TLS takes: after each it is seen whether the peer reads."""
 
 LAST_READS = 16
 """Reads of what a peer has still sent, when its line is about to be closed."""
@@ -31,6 +35,9 @@ _NOTHING = memoryview(b"")  # `rest` when there is none
 
 BROKEN = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 """What reading and writing raise when the line is no more."""
+
+
+def _note_nothing() -> None: ...
 
 
 @final
@@ -52,7 +59,7 @@ class Condition:
 class Line(ABC):
     """One connection's bytes. Its calls raise `BROKEN`, except those that end it."""
 
-    __slots__ = ("_raw", "_socket", "closed", "rest")
+    __slots__ = ("_raw", "_socket", "closed", "moved", "rest")
 
     def __init__(self, tcp: trio.SocketStream) -> None:
         self._socket = tcp.socket
@@ -61,6 +68,7 @@ class Line(ABC):
         self._raw.setblocking(False)  # noqa: FBT003 - it takes nothing else
         self.closed: bool = False
         self.rest: memoryview = _NOTHING
+        self.moved: Callable[[], None] = _note_nothing  # called when the socket has taken some of it
 
     @abstractmethod
     async def send(self, data: bytes) -> None:
@@ -155,6 +163,7 @@ class PlainLine(Line):
         while self.rest:
             try:
                 self.rest = self.rest[self._raw.send(self.rest) :]
+                self.moved()
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self._raw)
 
@@ -180,8 +189,10 @@ class TLSLine(Line):
         """Write bytes; see `Line.send`."""
         async with self._turns:
             self.rest = memoryview(data)
-            await self._stream.send_all(data)
-            self.rest = _NOTHING
+            while self.rest:
+                await self._stream.send_all(self.rest[:WRITE_BYTES])
+                self.rest = self.rest[WRITE_BYTES:]
+                self.moved()
 
     async def flush(self) -> None:
         """Wait for who writes; after an interruption nobody knows how much is out, and nothing can follow."""

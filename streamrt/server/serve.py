@@ -41,7 +41,7 @@ async def serve(
 
     Cancelling it closes every stream with 1001 at once. Telling it to shut down drains them first: new
     ones are refused with 503, `stream.draining` is set, and each is closed with 1012 when its share of
-    `drain_timeout` is over.
+    `drain_timeout` is over. That is the app's drain: when several servers run one app, it is for the streams of all.
 
     Args:
         app: The app.

@@ -37,6 +37,9 @@ from streamrt.wire.transport import Disconnected, Frame, Receiver, Transport
 from .heartbeat import Beat, current_heart
 from .line import BROKEN, LAST_READS, Line, PlainLine
 
+_PONGS = 16
+"""Pings of one read that are answered: of many, the last would do (RFC 6455, 5.5.3)."""
+
 
 class Reading(Protocol):
     """Whoever reads a line; paused at first."""
@@ -67,7 +70,9 @@ class SocketTransport(Transport):
     __slots__ = (
         "_acknowledged",
         "_beat",
+        "_behind",
         "_close_sent",
+        "_closing",
         "_deflate",
         "_flowing",
         "_frames",
@@ -103,6 +108,7 @@ class SocketTransport(Transport):
         self._gone: Disconnected | None = None  # the connection is cut
         self._peer_close: PeerClose | None = None
         self._close_sent = False
+        self._closing = False  # somebody is sending it
         self._beat: Beat | None = None
         self._pings = 0
         self._pinged_at = 0.0
@@ -110,6 +116,7 @@ class SocketTransport(Transport):
         self._heard = False
         self._stuck: memoryview | None = None  # the write that the last ping had to wait for
         self._acknowledged = 0
+        self._behind = False  # the last ping stands behind what the peer had not taken yet
         self.over: trio.Event = trio.Event()  # nothing comes in any more
 
     # What comes in.
@@ -117,6 +124,7 @@ class SocketTransport(Transport):
     def attach(self, receiver: Receiver) -> None:
         """Begin to deliver; see `Transport.attach`."""
         self._receiver = receiver
+        self._line.moved = receiver.moved
         limits = self._limits
         if limits.ping_interval is not None:
             self._beat = current_heart().add(self, limits.ping_interval, limits.ping_timeout)
@@ -169,7 +177,7 @@ class SocketTransport(Transport):
             if payloads:
                 self._room = receiver.deliver(payloads)
             if frames.pings:
-                for payload in frames.pings:
+                for payload in frames.pings[-_PONGS:]:
                     receiver.answer(Frame.control(pong_frame(payload)))
                 frames.pings.clear()
             if frames.pongs:
@@ -282,7 +290,10 @@ class SocketTransport(Transport):
     async def close(self, code: int, reason: str) -> None:
         """Send a Close; see `Transport.close`."""
         line = self._line
-        if not line.closed:
+        if code == CloseCode.ABNORMAL:  # which is never said (RFC 6455, 7.4.1)
+            self.abort(code, reason)
+        if not line.closed and not self._closing:
+            self._closing = True
             try:
                 await line.flush()
                 if not self._close_sent:
@@ -294,6 +305,8 @@ class SocketTransport(Transport):
                 if isinstance(self._frames.end, Violation):
                     line.shutdown()  # what the peer still says is not understood, so its end is waited for
                 self._answer_close()
+            finally:
+                self._closing = False
 
     async def wait_closed(self) -> None:
         """Go on reading until the closing handshake is over; see `Transport.wait_closed`."""
@@ -332,6 +345,7 @@ class SocketTransport(Transport):
             if condition.departed and not self._room:
                 self._receiver.lost(Disconnected(CloseCode.ABNORMAL))
             self._acknowledged = condition.acknowledged
+            self._behind = condition.outstanding
         self._heard = False
         self._pings += 1
         self._pinged_at = trio.current_time()
@@ -351,12 +365,13 @@ class SocketTransport(Transport):
         """
         if self._heard or (self._stuck and self._line.rest is not self._stuck):
             return True
-        if self._room:
+        if self._room and not self._behind:
             return False
         condition = self._line.condition()
-        return condition is None or (
-            not condition.departed and (not condition.outstanding or condition.acknowledged > self._acknowledged)
-        )
+        if condition is None:
+            return True
+        taken = condition.acknowledged > self._acknowledged
+        return not condition.departed and (taken or not (self._room or condition.outstanding))
 
     def mourn(self) -> None:
         """Let go of a peer that has gone; see `Patient`."""

@@ -78,8 +78,8 @@ class Backlog(Generic[T]):
         self._items.extend(items)
         for item in items:
             self.queued_bytes += self._size(item)
-        if self._consumers:
-            self._consumers.wake()
+            if self._consumers:
+                self._consumers.wake()
 
     @property
     def free(self) -> int:

@@ -110,6 +110,10 @@ class Receiver(Protocol):
         """Send a control frame between the messages, if there is room for it."""
         ...
 
+    def moved(self) -> None:
+        """Note that the peer has made room for some of what is being sent."""
+        ...
+
     def fail(self, code: int, reason: str) -> None:
         """End the stream, because the peer has broken a rule of the carrier."""
         ...
