@@ -76,9 +76,10 @@ def parts_of(send: object) -> Parts | str:
         return "this hypercorn is built in another way"
     inner: list[Any] = [stream, server, getattr(stream, "handshake", None), getattr(server, "context", None)]
     for part in inner:
-        for name in TOUCHED.get(type(part), ()):
+        kind = cast("type[object]", type(part))
+        for name in TOUCHED.get(kind, ()):
             if not hasattr(part, name) and name != "connection":  # which begins with the upgrade
-                return f"this hypercorn's {type(part).__name__} has no {name!r}"
+                return f"this hypercorn's {kind.__name__} has no {name!r}"
     # Hypercorn says that it is always an SSLStream.
     carrier: Any = server.stream
     if isinstance(carrier, trio.SocketStream):

@@ -37,7 +37,7 @@ from streamrt.wire.transport import Disconnected, Frame, Receiver, Transport
 from .heartbeat import Beat, current_heart
 from .line import BROKEN, LAST_READS, Line, PlainLine
 
-_PONGS = 16
+_PONGS = 256
 """Pings of one read that are answered: of many, the last would do (RFC 6455, 5.5.3)."""
 
 

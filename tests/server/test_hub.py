@@ -17,7 +17,7 @@ class Pair:
 
     def __init__(self, hub: Hub) -> None:
         self.inner, self.outer = socket.socketpair()
-        self.inner.setblocking(False)
+        self.inner.setblocking(False)  # noqa: FBT003
         self.hub = hub
         self.received: list[bytes] = []
         self.aborted = False
