@@ -37,10 +37,6 @@ from streamrt.wire.transport import Disconnected, Frame, Receiver, Transport
 from .heartbeat import Beat, current_heart
 from .line import BROKEN, LAST_READS, Line, PlainLine
 
-_PONGS = 256
-"""Pings of one read that are answered: of many, the last would do (RFC 6455, 5.5.3)."""
-
-
 class Reading(Protocol):
     """Whoever reads a line; paused at first."""
 
@@ -177,8 +173,8 @@ class SocketTransport(Transport):
             if payloads:
                 self._room = receiver.deliver(payloads)
             if frames.pings:
-                for payload in frames.pings[-_PONGS:]:
-                    receiver.answer(Frame.control(pong_frame(payload)))
+                # All of one read in one write, or a flood of pings would make a flood of writes.
+                receiver.answer(Frame.control(b"".join(map(pong_frame, frames.pings))))
                 frames.pings.clear()
             if frames.pongs:
                 self._measure()
