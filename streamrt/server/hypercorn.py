@@ -120,6 +120,8 @@ async def adopt(
         adopter = Adopter(transport, line)
         parts.server.protocol = adopter  # type: ignore[assignment] # it has what is called of one
         await send({"type": "websocket.accept", "subprotocol": admitted.request.dialect, "headers": headers})
+        if parts.stream.closed:  # the client had left, and nothing was sent
+            raise Disconnected(CloseCode.ABNORMAL)
         # Hypercorn's own stream says and hears nothing any more, and need not keep what it said and heard it with.
         parts.stream.closed = True
         del parts.stream.connection

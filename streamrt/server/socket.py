@@ -371,4 +371,7 @@ class SocketTransport(Transport):
 
     def mourn(self) -> None:
         """Let go of a peer that has gone; see `Patient`."""
-        self._cut(Disconnected(CloseCode.ABNORMAL, f"no answer to a ping within {self._limits.ping_timeout:g} s"))
+        condition = self._line.condition()
+        mute = condition is None or not condition.departed
+        reason = f"no answer to a ping within {self._limits.ping_timeout:g} s" if mute else ""
+        self._cut(Disconnected(CloseCode.ABNORMAL, reason))
