@@ -18,8 +18,6 @@ from typing import Protocol, final
 
 import trio
 
-from streamrt.errors import CloseCode
-
 _TURN = 0.005
 """Seconds of reading, after which the handlers have their turn."""
 
@@ -36,8 +34,8 @@ class Watched(Protocol):
         """Read once: the socket is readable."""
         ...
 
-    def abort(self, code: int, reason: str) -> None:
-        """Let go at once."""
+    def give_up(self) -> None:
+        """Let go at once: reading has failed."""
         ...
 
 
@@ -94,7 +92,7 @@ class Hub:
 
     def _give_up(self, fd: int, watched: Watched) -> None:
         try:
-            watched.abort(CloseCode.INTERNAL_ERROR, "")
+            watched.give_up()
         except Exception:
             _logger.exception("nor can it be closed")
             if fd in self._watched:

@@ -170,7 +170,7 @@ class Adopter:
                 await self._read()
         except Exception:
             _logger.exception("reading from a connection failed")
-            transport.abort(CloseCode.INTERNAL_ERROR, "")
+            transport.give_up()
 
     async def _read(self) -> None:
         line, transport = self._line, self._transport

@@ -22,7 +22,7 @@ import trio
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 
 from streamrt.api.limits import Limits
-from streamrt.errors import CloseCode
+from streamrt.errors import APIError, CloseCode
 from streamrt.wire.frames import (
     FrameReader,
     PeerClose,
@@ -36,6 +36,7 @@ from streamrt.wire.transport import Disconnected, Frame, Receiver, Transport
 
 from .heartbeat import Beat, current_heart
 from .line import BROKEN, LAST_READS, Line, PlainLine
+
 
 class Reading(Protocol):
     """Whoever reads a line; paused at first."""
@@ -325,6 +326,14 @@ class SocketTransport(Transport):
             line.close()
         else:
             line.reset()
+
+    def give_up(self) -> None:
+        """Let go of a connection that cannot be read because of a fault of ours, and end the stream."""
+        error = APIError.internal()
+        self.abort(error.close_code, error.reason())
+        if self._receiver is not None:
+            self._receiver.fail(error.close_code, error.reason())
+            self._receiver.finish()
 
     # The heartbeat.
 

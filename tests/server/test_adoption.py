@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, final
 
+import attrs
 import hypercorn.trio
 import pytest
 import trio
@@ -17,12 +18,13 @@ from hypercorn.config import Config
 from hypercorn.events import Closed, RawData
 from hypercorn.logging import Logger
 from hypercorn.protocol.h2 import H2Protocol
-from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
 from hypercorn.protocol.ws_stream import Handshake, WSStream
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from websockets.client import ClientProtocol
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
+from websockets.frames import Frame, Opcode
 from websockets.uri import parse_uri
 
 from streamrt import App, Deflate, Ended, Service, StreamInOut, StreamOut
@@ -38,7 +40,12 @@ from tests.conftest import Wrapped
 from tests.peers import CERTIFICATES, SocketPeer, connect_socket
 
 
-def make_app(ended: list[Ended | None] | None = None) -> App:
+@attrs.frozen
+class Nobody:
+    """Credentials that say nothing."""
+
+
+def make_app(ended: list[Ended | None] | None = None, **options: Any) -> App:
     service = Service("test")
 
     @service.stream_in_out("/echo", expose=True, receive_messages=1)
@@ -66,7 +73,7 @@ def make_app(ended: list[Ended | None] | None = None) -> App:
         await stream.send("draining")
         await trio.sleep_forever()
 
-    return App(service)
+    return App(service, **options)
 
 
 @asynccontextmanager
@@ -138,7 +145,7 @@ async def test_all_that_is_touched_is_there_on_a_connection_of_the_hypercorn_tha
         stream = send.__self__
         http = stream.send.__self__
         server = http.send.__self__
-        objects.extend([stream, stream.handshake, http, server, server.context, server.config])
+        objects.extend([stream, stream.handshake, http, http.connection, server, server.context, server.config])
 
     async with stock(app) as url, connect_socket(url) as peer:
         await peer.closed()
@@ -152,9 +159,12 @@ def test_what_is_missing_is_named_with_its_class() -> None:
 
 PLACES: dict[str, type] = {
     "stream": WSStream,
+    "self.stream": WSStream,
     "parts.stream": WSStream,
     "parts.stream.handshake": Handshake,
     "http": H11Protocol,
+    "self.http": H11Protocol,
+    "connection": H11WSConnection,
     "server": TCPServer,
     "parts.server": TCPServer,
     "parts.server.context": WorkerContext,
@@ -228,7 +238,12 @@ async def test_a_hypercorn_that_is_built_in_another_way_is_left_alone() -> None:
 
 @pytest.mark.parametrize(
     ("part", "name"),
-    [("WSStream", "handshake"), ("Handshake", "extensions"), ("TCPServer", "protocol"), ("WorkerContext", "terminated")],
+    [
+        ("WSStream", "handshake"),
+        ("Handshake", "extensions"),
+        ("TCPServer", "protocol"),
+        ("WorkerContext", "terminated"),
+    ],
 )
 async def test_what_a_hypercorn_lacks_is_named(part: str, name: str) -> None:
     stream, server = chain(trio.testing.memory_stream_pair()[0])
@@ -273,10 +288,6 @@ async def test_a_fallback_is_told_once_with_its_reason(caplog: pytest.LogCapture
 
 
 # The upgrade.
-
-
-class Compressing(SocketPeer):
-    """A peer that offers compression."""
 
 
 @asynccontextmanager
@@ -366,14 +377,54 @@ async def echoes(url: str) -> None:
 
 
 @asynccontextmanager
-async def asking(url: str) -> AsyncGenerator[trio.SocketStream]:
-    """A client that has asked for a stream, and has no answer yet."""
+async def asking(url: str, more: bytes = b"") -> AsyncGenerator[trio.SocketStream]:
+    """A client that has asked for a stream, perhaps said more, and has no answer yet."""
     uri = parse_uri(url.replace("http", "ws", 1))
     protocol = ClientProtocol(uri)
     protocol.send_request(protocol.connect())
     async with await trio.open_tcp_stream(uri.host, uri.port) as stream:
-        await stream.send_all(b"".join(protocol.data_to_send()))
+        await stream.send_all(b"".join(protocol.data_to_send()) + more)
         yield stream
+
+
+EARLY = Frame(Opcode.TEXT, b'"early"').serialize(mask=True)
+
+
+@pytest.mark.parametrize("path", ["/echo", "/nowhere"])
+async def test_who_talks_before_the_101_is_answered_400_and_takes_nothing_down(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with stock(make_app()) as url:
+        for _ in range(20):  # whose turn it is, hypercorn's reader's or the app's, is up to Trio's dice
+            async with asking(url + path, EARLY) as stream:
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 400 ")
+        await echoes(url)
+    assert caplog.records == []
+
+
+async def test_who_talks_during_the_admission_is_answered_400(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked, talked = trio.Event(), trio.Event()
+    receive_data = H11WSConnection.receive_data
+
+    def note(connection: H11WSConnection, data: bytes) -> None:
+        receive_data(connection, data)
+        talked.set()
+
+    async def authenticate(credentials: Nobody) -> str:
+        asked.set()
+        await talked.wait()
+        return "ada"
+
+    monkeypatch.setattr(H11WSConnection, "receive_data", note)
+    async with stock(make_app(auth_handler=authenticate)) as url:
+        async with asking(url + "/echo") as stream:
+            await asked.wait()
+            await stream.send_all(EARLY)
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 400 ")
+        await echoes(url)
+    assert caplog.records == []
 
 
 async def test_a_client_that_the_101_does_not_reach_has_no_stream(caplog: pytest.LogCaptureFixture) -> None:

@@ -28,7 +28,7 @@ class Pair:
         self.received.append(self.inner.recv(100))
         self.then()
 
-    def abort(self, code: int, reason: str) -> None:
+    def give_up(self) -> None:
         self.aborted = True
         self.hub.remove(self.inner.fileno())
 
@@ -122,13 +122,13 @@ async def test_even_one_that_cannot_be_closed_does_not_harm_others(
     def fail() -> None:
         raise RuntimeError("a fault")
 
-    def abort(code: int, reason: str) -> None:
+    def give_up() -> None:
         if removed:
             bad.hub.remove(bad.inner.fileno())
         raise RuntimeError("another fault")
 
     bad.then = fail
-    monkeypatch.setattr(bad, "abort", abort)
+    monkeypatch.setattr(bad, "give_up", give_up)
     for each in (bad, good):
         each.hub.resume(each.inner.fileno())
         each.outer.send(b"x")
