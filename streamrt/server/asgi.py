@@ -23,7 +23,7 @@ from streamrt.runtime.host import Host
 from streamrt.runtime.scopes import lone_error
 from streamrt.wire.transport import Disconnected, Frame, Payload, PullTransport, Transport
 
-from .hypercorn import Parts, adopt, parts_of
+from .hypercorn import Parts, adopt, is_answered, parts_of
 from .socket import SocketTransport
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -123,6 +123,8 @@ async def serve_websocket(host: Host, scope: Scope, receive: Receive, send: Send
         return transport
 
     await receive()  # websocket.connect
+    for _ in range(2):  # what has come with the request is seen by hypercorn first
+        await trio.lowlevel.checkpoint()
     incoming = _incoming(scope, SocketTransport.name if isinstance(parts, Parts) else ASGITransport.name)
     try:
         if not host.admission.waits:
@@ -134,8 +136,9 @@ async def serve_websocket(host: Host, scope: Scope, receive: Receive, send: Send
                 await host.handle(incoming, accept)
                 watching.cancel()
     except APIError as error:
-        with suppress(OSError):  # the client is gone
-            await _refuse(error, scope, send)
+        if not isinstance(parts, Parts) or not is_answered(parts):
+            with suppress(OSError):  # the client is gone
+                await _refuse(error, scope, send)
     finally:
         if adopted is not None:
             adopted.abort(CloseCode.ABNORMAL, "")  # which its session has closed, if it came to that

@@ -22,10 +22,11 @@ from typing import Any, cast, final
 
 import trio
 from attrs import frozen
+from h11 import SEND_RESPONSE
 from hypercorn.config import Config
 from hypercorn.events import Event, RawData
 from hypercorn.protocol.h2 import H2Protocol
-from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
 from hypercorn.protocol.ws_stream import Handshake, WSStream
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -45,7 +46,8 @@ _logger = logging.getLogger("streamrt")
 TOUCHED: Mapping[type, tuple[str, ...]] = {
     WSStream: ("send", "handshake", "connection", "closed"),
     Handshake: ("extensions",),
-    H11Protocol: ("send",),
+    H11Protocol: ("send", "connection"),
+    H11WSConnection: ("h11_connection",),
     TCPServer: ("stream", "protocol", "context", "config"),
     WorkerContext: ("terminated",),
     Config: ("graceful_timeout",),
@@ -59,6 +61,7 @@ class Parts:
     """What stands between hypercorn's `send` and a socket."""
 
     stream: WSStream
+    http: H11Protocol
     server: TCPServer
     line: Callable[[], Line]
 
@@ -74,7 +77,8 @@ def parts_of(send: object) -> Parts | str:
     server = getattr(getattr(http, "send", None), "__self__", None)
     if not isinstance(http, H11Protocol) or not isinstance(server, TCPServer):
         return "this hypercorn is built in another way"
-    inner: list[Any] = [stream, server, getattr(stream, "handshake", None), getattr(server, "context", None)]
+    inner: list[Any] = [stream, http, getattr(http, "connection", None), server]
+    inner += [getattr(stream, "handshake", None), getattr(server, "context", None)]
     for part in inner:
         kind = cast("type[object]", type(part))
         for name in TOUCHED.get(kind, ()):
@@ -83,12 +87,25 @@ def parts_of(send: object) -> Parts | str:
     # Hypercorn says that it is always an SSLStream.
     carrier: Any = server.stream
     if isinstance(carrier, trio.SocketStream):
-        return Parts(stream, server, partial(PlainLine, carrier))
+        return Parts(stream, http, server, partial(PlainLine, carrier))
     if isinstance(carrier, trio.SSLStream) and isinstance(
         server.stream.transport_stream, cast("Any", trio.SocketStream)
     ):
-        return Parts(stream, server, partial(TLSLine, server.stream))
+        return Parts(stream, http, server, partial(TLSLine, server.stream))
     return f"its connection is a {type(carrier).__name__}, and not a socket"  # pyright: ignore[reportUnknownArgumentType]
+
+
+def is_answered(parts: Parts) -> bool:
+    """Return whether hypercorn has answered the request by itself; then nothing may be sent to it.
+
+    It answers 400 when a client speaks before it may. An answer of ours on top of that would be an error in
+    hypercorn's read task and in the app's, and take the whole worker down.
+    """
+    connection = parts.http.connection
+    answered = isinstance(connection, H11WSConnection) and connection.h11_connection.our_state is not SEND_RESPONSE
+    if answered:
+        parts.stream.closed = True
+    return answered
 
 
 async def adopt(
@@ -108,6 +125,8 @@ async def adopt(
     Raises:
         Disconnected: The client has gone.
     """
+    if is_answered(parts):
+        raise Disconnected(CloseCode.ABNORMAL)
     limits = admitted.limits
     offers = [value for name, value in admitted.request.headers if name == "sec-websocket-extensions"]
     agreed = None if limits.compression is None else limits.compression.negotiate(offers)

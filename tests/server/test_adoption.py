@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, final
 
-import attrs
 import hypercorn.trio
 import pytest
 import trio
@@ -38,11 +37,6 @@ from streamrt.server.socket import SocketTransport
 from streamrt.wire.frames import FrameReader
 from tests.conftest import Wrapped
 from tests.peers import CERTIFICATES, SocketPeer, connect_socket
-
-
-@attrs.frozen
-class Nobody:
-    """Credentials that say nothing."""
 
 
 def make_app(ended: list[Ended | None] | None = None, **options: Any) -> App:
@@ -412,13 +406,14 @@ async def test_who_talks_during_the_admission_is_answered_400(
         receive_data(connection, data)
         talked.set()
 
-    async def authenticate(credentials: Nobody) -> str:
+    @asynccontextmanager
+    async def middleware(request: object) -> AsyncGenerator[None]:
         asked.set()
         await talked.wait()
-        return "ada"
+        yield
 
     monkeypatch.setattr(H11WSConnection, "receive_data", note)
-    async with stock(make_app(auth_handler=authenticate)) as url:
+    async with stock(make_app(middleware=[middleware])) as url:
         async with asking(url + "/echo") as stream:
             await asked.wait()
             await stream.send_all(EARLY)
@@ -494,7 +489,7 @@ async def test_a_fault_in_reading_ends_its_own_connection_only(
             broken.setattr(adoption, "current_hub", lambda: None)
             broken.setattr(PlainLine, "receive", receive)
             async with connect_socket(url + "/echo") as peer:
-                assert await peer.closed() == Ended("peer", 1011)
+                assert await peer.closed() == Ended("peer", 1011, "internal: an internal error occurred")
             await app.left.wait()
         assert len(ended) == 1
         await echoes(url)
