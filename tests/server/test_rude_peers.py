@@ -1,19 +1,13 @@
 """Peers without manners, while their stream is open: on real sockets, plain and through TLS."""
 
 import contextlib
-import ctypes
 import logging
-import os
-import shutil
 import socket
-import subprocess
-import threading
 import tracemalloc
 import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from pathlib import Path
 
 import attrs
 import pytest
@@ -29,7 +23,7 @@ import streamrt
 from streamrt import APIError, App, Deflate, Ended, Service, StreamInOut
 from streamrt.runtime.scopes import lone_error
 from tests.conftest import served
-from tests.peers import SocketPeer, connect_socket
+from tests.peers import CERTIFICATES, SocketPeer, connect_socket
 
 Stream = StreamInOut[str, str]
 
@@ -49,7 +43,7 @@ def tls(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_logged_as_an_error(caplog: pytest.LogCaptureFixture) -> Generator[None]:
+def nothing_is_logged_as_an_error(caplog: pytest.LogCaptureFixture) -> Generator[None]:
     yield
     assert [record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.ERROR] == []
 
@@ -121,13 +115,16 @@ def text(payload: str) -> bytes:
     return frame(Opcode.TEXT, payload.encode())
 
 
-def listening(send_buffer: int | None = None) -> Config:
+def listening(*, send_buffer: int | None = None, tls: bool = False) -> Config:
     """Listen on loopback; accepted sockets inherit the buffer of the listener."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=1000)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if send_buffer is not None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     config = Config()
+    config.errorlog = None
+    if tls:
+        config.certfile, config.keyfile = CERTIFICATES.files
     config.bind = [f"fd://{listener.detach()}"]
     return config
 
@@ -135,10 +132,10 @@ def listening(send_buffer: int | None = None) -> Config:
 @asynccontextmanager
 async def serving(app: App, config: Config) -> AsyncGenerator[str]:
     """Serve with a configuration of one's own; within 60 seconds."""
-    config.errorlog = None
     with trio.fail_after(60), lone_error():
         async with trio.open_nursery() as nursery:
             [url] = await nursery.start(partial(streamrt.serve, app, config=config))
+            await wait_all_tasks_blocked()  # every task of it is there
             yield url
             nursery.cancel_scope.cancel()
 
@@ -149,6 +146,16 @@ async def hear(peer: SocketPeer) -> list[Frame]:
     assert data
     peer.protocol.receive_data(data)
     return [event for event in peer.protocol.events_received() if isinstance(event, Frame)]
+
+
+async def dial(url: str) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
+    """Connect, and say nothing yet."""
+    uri = parse_uri(url.replace("http", "ws"))
+    stream = await trio.open_tcp_stream(uri.host, uri.port)
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if not uri.secure:
+        return stream
+    return trio.SSLStream(stream, CERTIFICATES.trusting, server_hostname=uri.host, https_compatible=True)
 
 
 def stop_reading(peer: SocketPeer) -> None:
@@ -229,7 +236,7 @@ async def test_a_thousand_peers_that_do_not_read_delay_neither_a_neighbour_nor_t
     # Only a drain waits for who does not read: as long as for a closing handshake.
     patience = NEVER if end == "cancelled" else 0.5
     staged = stage(handler, send_timeout=NEVER, close_timeout=patience, send_messages=4)
-    async with serving(staged.app, listening(4096)) as url, crowd(url, 1000):
+    async with serving(staged.app, listening(send_buffer=4096)) as url, crowd(url, 1000):
         assert staged.app.host.streams == 1000
         await greets(url)
         assert left == 0
@@ -284,7 +291,8 @@ async def test_each_ping_of_a_peer_that_waits_for_its_answer_is_answered(tls: bo
 async def test_of_a_flood_of_pings_some_are_answered_in_order_and_the_stream_goes_on(reads: bool) -> None:
     flood = [b"%100d" % count for count in range(10_000)]
     staged = stage(echoing, send_messages=16)
-    async with serving(staged.app, listening(None if reads else 4096)) as url, connect_socket(url + "/stream") as peer:
+    config = listening(send_buffer=None if reads else 4096)
+    async with serving(staged.app, config) as url, connect_socket(url + "/stream") as peer:
         answered: list[bytes] = []
 
         async def read() -> None:
@@ -305,190 +313,6 @@ async def test_of_a_flood_of_pings_some_are_answered_in_order_and_the_stream_goe
         assert len(answered) < len(flood)
 
 
-# Who is there no more, or only seems so.
-
-
-@asynccontextmanager
-async def pings(peer: SocketPeer) -> AsyncGenerator[AsyncGenerator[bytes]]:
-    """Hear pings, and answer none of them."""
-
-    async def hearing() -> AsyncGenerator[bytes]:
-        while True:
-            for ping in await hear(peer):
-                assert ping.opcode is Opcode.PING
-                yield bytes(ping.data)
-
-    async with contextlib.aclosing(hearing()) as heard:
-        yield heard
-
-
-HEARTBEAT = {"ping_interval": 0.05, "ping_timeout": 0.2, "disconnect_grace": 0}
-NO_ANSWER = Ended("peer", 1006, "no answer to a ping within 0.2 s")
-"""Below `ping_interval` after a ping the next one is due, and it comes only if there was a sign of life."""
-
-
-@pytest.mark.parametrize("handler", [waiting, echoing, flooding])
-async def test_who_falls_silent_after_the_handshake_is_gone(
-    tls: bool, handler: Callable[[Stream], Awaitable[None]]
-) -> None:
-    staged = stage(handler, send_timeout=NEVER, close_timeout=NEVER, **HEARTBEAT)
-    async with served(staged.app, tls=tls) as url, connect_socket(url + "/stream") as peer:
-        await staged.over.wait()
-        await expect_reset(peer)
-        await greets(url)
-    assert staged.ended == [NO_ANSWER]
-
-
-async def test_who_answers_pings_lives_and_the_round_trip_is_timed(tls: bool) -> None:
-    times: list[float | None] = []
-
-    async def handler(stream: Stream) -> None:
-        times.append(stream.round_trip_time)
-        async for message in stream:
-            times.append(stream.round_trip_time)
-            await stream.send(message)
-
-    staged = stage(handler, **HEARTBEAT)
-    async with served(staged.app, tls=tls) as url, connect_socket(url + "/stream") as peer, pings(peer) as heard:
-        for _ in range(10):
-            await peer.stream.send_all(frame(Opcode.PONG, await anext(heard)))
-        await peer.stream.send_all(text('"x"'))
-        while (await hear(peer))[-1].opcode is not Opcode.TEXT:
-            pass
-    first, then = times
-    assert first is None
-    assert isinstance(then, float)
-    assert then >= 0
-
-
-async def test_who_answers_no_ping_but_sends_messages_lives(tls: bool) -> None:
-    times: list[float | None] = []
-
-    async def handler(stream: Stream) -> None:
-        times.extend([stream.round_trip_time async for _ in stream])
-
-    staged = stage(handler, **HEARTBEAT)
-    async with served(staged.app, tls=tls) as url, connect_socket(url + "/stream") as peer, pings(peer) as heard:
-        for _ in range(10):
-            await anext(heard)
-            await peer.stream.send_all(text('"x"'))
-        await anext(heard)
-    assert times == [None] * 10
-
-
-@pytest.mark.parametrize("way", ["closes", "cuts"])
-async def test_the_end_of_a_peer_that_is_not_read_is_noticed(tls: bool, way: str) -> None:
-    staged = stage(waiting, receive_messages=1, **HEARTBEAT)
-    async with served(staged.app, tls=tls) as url, connect_socket(url + "/stream") as peer, pings(peer) as heard:
-        await peer.stream.send_all(text('"x"') * 10)
-        for _ in range(2):
-            await anext(heard)
-        if way == "cuts":
-            peer.vanish()
-        else:
-            peer.socket.shutdown(socket.SHUT_WR)
-        await staged.over.wait()
-    assert staged.ended == [NO_ANSWER]
-
-
-async def test_a_peer_that_is_not_read_but_well_lives(tls: bool) -> None:
-    going_on = trio.Event()
-
-    async def handler(stream: Stream) -> None:
-        await going_on.wait()
-        await echoing(stream)
-
-    staged = stage(handler, receive_messages=1, **HEARTBEAT)
-    async with served(staged.app, tls=tls) as url, connect_socket(url + "/stream") as peer, pings(peer) as heard:
-        await peer.stream.send_all(text('"x"') * 10)
-        for _ in range(10):
-            await anext(heard)
-        going_on.set()
-        answers = 0
-        while answers < 10:
-            answers += sum(answer.opcode is Opcode.TEXT for answer in await hear(peer))
-
-
-class Namespace:
-    """A network of its own, at the other end of a cable that can be pulled."""
-
-    def __init__(self) -> None:
-        self.name = f"streamrt{os.getpid()}"
-        self.near, self.far = f"near{os.getpid()}", f"far{os.getpid()}"
-        self.address = "198.18.99.1"  # set aside for such networks (RFC 2544)
-
-    def ip(self, command: str) -> None:
-        arguments = command.format(name=self.name, near=self.near, far=self.far).split()
-        subprocess.run(["ip", *arguments], check=True, capture_output=True)
-
-    def build(self) -> None:
-        self.ip("netns add {name}")
-        self.ip("link add {near} type veth peer name {far} netns {name}")
-        self.ip(f"addr add {self.address}/30 dev {{near}}")
-        self.ip("link set {near} up")
-        self.ip("-n {name} addr add 198.18.99.2/30 dev {far}")
-        self.ip("-n {name} link set {far} up")
-
-    def pull(self) -> None:
-        self.ip("-n {name} link set {far} down")
-
-    def remove(self) -> None:
-        for command in ("link del {near}", "netns del {name}"):
-            with contextlib.suppress(subprocess.CalledProcessError):
-                self.ip(command)
-
-    def socket(self) -> socket.socket:
-        """Create a socket in there: where a thread is when it does so, the socket stays."""
-        made: list[socket.socket] = []
-
-        def make() -> None:
-            with Path("/run/netns", self.name).open() as file:
-                assert ctypes.CDLL(None).setns(file.fileno(), 0) == 0
-            made.append(socket.socket())
-
-        thread = threading.Thread(target=make)
-        thread.start()
-        thread.join()
-        return made[0]
-
-
-@pytest.fixture
-def namespace() -> Generator[Namespace]:
-    if not shutil.which("ip") or os.geteuid() != 0:
-        pytest.skip("a network namespace needs root, and iproute2")
-    namespace = Namespace()
-    try:
-        namespace.build()
-    except subprocess.CalledProcessError as error:
-        namespace.remove()
-        pytest.skip(f"no network namespace can be made here: {error.stderr.decode().strip()}")
-    yield namespace
-    namespace.remove()
-
-
-@pytest.mark.parametrize("handler", [waiting, echoing, flooding])
-async def test_a_peer_whose_cable_is_pulled_is_gone(
-    namespace: Namespace, handler: Callable[[Stream], Awaitable[None]]
-) -> None:
-    staged = stage(handler, receive_messages=1, send_timeout=NEVER, close_timeout=NEVER, **HEARTBEAT)
-    config = Config()
-    config.bind = [f"{namespace.address}:0"]
-    async with serving(staged.app, config) as url:
-        raw = trio.socket.from_stdlib_socket(namespace.socket())
-        await raw.connect((namespace.address, int(url.rpartition(":")[2])))
-        async with trio.SocketStream(raw) as stream:
-            peer = SocketPeer(stream, ClientProtocol(parse_uri(url.replace("http", "ws") + "/stream")))
-            await peer.shake_hands(None, None)
-            await peer.stream.send_all(text('"x"') * 10)
-            for _ in range(10):  # for so long it lives
-                for event in await hear(peer):
-                    if event.opcode is Opcode.PING:
-                        await stream.send_all(frame(Opcode.PONG, event.data))
-            namespace.pull()
-            await staged.over.wait()
-    assert staged.ended == [NO_ANSWER]
-
-
 # Who takes their time, or sends what is not what it seems.
 
 
@@ -497,9 +321,8 @@ async def test_slow_handshakes_delay_nobody_and_are_given_up() -> None:
     config = listening()
     config.keep_alive_timeout = 0.5
     async with serving(staged.app, config) as url, AsyncExitStack() as stack:
-        host, port = url.removeprefix("http://").split(":")
         request = REQUEST.format(path="/stream").encode()
-        slow = [await stack.enter_async_context(await trio.open_tcp_stream(host, int(port))) for _ in range(50)]
+        slow = [await stack.enter_async_context(await dial(url)) for _ in range(50)]
         for start in range(0, 60, 10):
             for stream in slow:
                 with contextlib.suppress(trio.BrokenResourceError):
@@ -514,19 +337,31 @@ async def test_slow_handshakes_delay_nobody_and_are_given_up() -> None:
 async def test_a_handshake_byte_by_byte_is_as_good_as_any() -> None:
     staged = stage(echoing)
     async with served(staged.app) as url:
-        host, port = url.removeprefix("http://").split(":")
-        async with await trio.open_tcp_stream(host, int(port)) as stream:
-            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        async with await dial(url) as stream:
             for byte in REQUEST.format(path="/stream").encode():
                 await stream.send_all(bytes([byte]))
             assert (await stream.receive_some(13)) == b"HTTP/1.1 101 "
             await staged.began.wait()
 
 
+@pytest.mark.slow
+async def test_the_first_message_may_follow_the_first_byte_of_the_upgrade(tls: bool) -> None:
+    staged = stage(echoing)
+    async with serving(staged.app, listening(tls=tls)) as url:
+        for _ in range(100):
+            async with await dial(url) as stream:
+                await stream.send_all(REQUEST.format(path="/stream").encode())
+                received = bytes(await stream.receive_some(1))
+                await stream.send_all(text('"x"'))
+                while not received.endswith(b'"x"'):
+                    received += await stream.receive_some()
+                assert received.endswith(b'\r\n\r\n\x81\x03"x"')
+
+
 async def compressing(url: str) -> SocketPeer:
     uri = parse_uri(url.replace("http", "ws"))
     protocol = ClientProtocol(uri, extensions=[ClientPerMessageDeflateFactory()])
-    peer = SocketPeer(await trio.open_tcp_stream(uri.host, uri.port), protocol)
+    peer = SocketPeer(await dial(url), protocol)
     await peer.shake_hands(None, None)
     return peer
 
