@@ -11,12 +11,14 @@ import math
 import re
 import ssl
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import final
 from urllib.parse import urlsplit
 
 import trio
 import trio_websocket
+from wsproto.events import Event, Pong
+from wsproto.utilities import LocalProtocolError
 
 from streamrt.errors import APIError, error_from_response
 from streamrt.runtime.scopes import lone_error
@@ -172,6 +174,7 @@ class WebSocketConnector(Connector):
                 receive_buffer_size=65536,
             )
         stream.established = True
+        _leave_pings_behind_a_close(websocket)
         return websocket
 
     def _explain(self, error: Exception, answer: bytes) -> APIError:
@@ -240,6 +243,17 @@ class _Stream:
     def abort(self) -> None:
         """Close the socket at once, whatever is under way."""
         self._tcp.socket.close()
+
+
+def _leave_pings_behind_a_close(websocket: trio_websocket.WebSocketConnection) -> None:
+    """Keep the reader alive: trio-websocket answers a Ping behind its own Close too, and wsproto refuses that."""
+    send = websocket._send  # pyright: ignore[reportPrivateUsage]
+
+    async def send_what_may_be_sent(event: Event) -> None:
+        with suppress(*[LocalProtocolError] if isinstance(event, Pong) else []):
+            await send(event)
+
+    websocket._send = send_what_may_be_sent  # type: ignore[method-assign] # pyright: ignore[reportPrivateUsage]
 
 
 def _disconnected(closed: trio_websocket.ConnectionClosed) -> Disconnected:

@@ -214,7 +214,10 @@ class Connection(Port):
     def lost(self, gone: Disconnected) -> None:
         """Begin the grace; see `Receiver.lost`."""
         self.end(Ended("peer", gone.code, gone.reason))
-        self._break()  # also when the end was decided before, and the flush is what is left
+        if self._writing and gone.code != CloseCode.ABNORMAL:
+            self._outbox.take_batch()  # through TLS nothing can follow a write cut short, no Close either
+        else:
+            self._break()  # also when the end was decided before, and the flush is what is left
 
     def finish(self) -> None:
         """End the input behind what was delivered; see `Receiver.finish`."""
@@ -418,6 +421,7 @@ class Connection(Port):
                 self.moved()
         except Disconnected as gone:
             self.lost(gone)
+            self._break()
 
     async def _flush(self) -> None:
         if not self._outbox and not self._writing:

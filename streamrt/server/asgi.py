@@ -107,9 +107,8 @@ async def serve_websocket(host: Host, scope: Scope, receive: Receive, send: Send
 
     async def watch(admission: trio.CancelScope) -> None:
         with watching:
-            event = await receive()  # before the upgrade there is nothing to come but this
-            if event["type"] == "websocket.disconnect":
-                admission.cancel()
+            await receive()  # before the upgrade there is nothing to come but websocket.disconnect
+            admission.cancel()
 
     async def accept(admitted: Admitted) -> Transport:
         nonlocal adopted

@@ -580,3 +580,29 @@ async def test_a_send_that_finds_the_connection_closed_says_how_it_was_closed() 
     with pytest.raises(Disconnected) as caught:
         await transport.send([Frame(b"1")])
     assert (caught.value.code, caught.value.reason) == (4404, "not_found: gone")
+
+
+async def test_a_ping_that_crosses_the_clients_close_is_let_be() -> None:
+    async def serve(stream: trio.SocketStream) -> None:
+        from websockets.frames import Frame, Opcode
+        from websockets.http11 import Request
+        from websockets.server import ServerProtocol
+
+        protocol = ServerProtocol(subprotocols=["encore-ws"])  # type: ignore[list-item]
+        async for data in stream:
+            protocol.receive_data(data)
+            for event in protocol.events_received():
+                if isinstance(event, Request):
+                    protocol.send_response(protocol.accept(event))
+                elif isinstance(event, Frame) and event.opcode is Opcode.CLOSE:
+                    await stream.send_all(Frame(Opcode.PING, b"1").serialize(mask=False))
+            for out in protocol.data_to_send():
+                await (stream.send_all(out) if out else stream.send_eof())
+
+    async def use(url: str) -> None:
+        async with Client(url).open_path("/echo") as stream:
+            pass
+        assert stream.ended is not None
+        assert stream.ended.code == 1000
+
+    await with_server(serve, use)

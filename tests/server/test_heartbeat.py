@@ -202,3 +202,13 @@ async def test_a_beat_that_begins_as_the_last_one_ends_goes_on(autojump_clock: M
     heart.add(patient, 10, 4)
     await trio.sleep(15)
     assert patient.pinged == [10]
+
+
+async def test_those_that_have_stopped_are_forgotten_when_they_are_many(autojump_clock: MockClock) -> None:
+    patient = Fake()
+    async with beating(patient) as heart:
+        for _ in range(1000):
+            heart.add(Fake(), 1000, 4).stop()
+        assert len(heart._beats) < 100
+        await trio.sleep(15)
+    assert patient.pinged == [10]

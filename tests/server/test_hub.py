@@ -170,3 +170,14 @@ async def test_a_hub_that_has_just_lost_its_last_socket_is_not_used_again(stack:
 async def test_where_there_is_no_epoll_there_is_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(select, "epoll")
     assert current_hub() is None
+
+
+async def test_many_are_read_in_pieces(stack: ExitStack) -> None:
+    pairs = [pair(stack) for _ in range(50)]
+    for each in pairs:
+        each.hub.resume(each.inner.fileno())
+        each.outer.send(b"x")
+    await wait_all_tasks_blocked(0.01)
+    assert [each.received for each in pairs] == [[b"x"]] * 50
+    for each in pairs:
+        each.hub.remove(each.inner.fileno())

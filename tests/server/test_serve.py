@@ -195,3 +195,13 @@ async def test_tcp_is_closed_promptly_after_the_closing_handshake(who: str) -> N
             await peer.close(1000)
         ended = await peer.closed()  # which is the end of TCP, not only a Close
     assert ended == Ended("peer", 1000)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_close_behind_a_burst_is_answered_behind_the_write_that_is_under_way(tls: bool) -> None:
+    async with served(make_app(), tls=tls) as url, connect_socket(url + "/echo") as peer:
+        for _ in range(50):
+            peer.protocol.send_text(b'"x"')
+        peer.protocol.send_close(3000, "that was all")
+        await peer.stream.send_all(b"".join(peer.protocol.data_to_send()))
+        assert await peer.closed() == Ended("peer", 3000, "that was all")
