@@ -44,7 +44,7 @@ from .socket import SocketTransport
 _logger = logging.getLogger("streamrt")
 
 TOUCHED: Mapping[type, tuple[str, ...]] = {
-    WSStream: ("send", "handshake", "connection", "closed"),
+    WSStream: ("send", "handle", "handshake", "connection", "closed"),
     Handshake: ("extensions",),
     H11Protocol: ("send", "connection"),
     H11WSConnection: ("h11_connection",),
@@ -95,17 +95,19 @@ def parts_of(send: object) -> Parts | str:
     return f"its connection is a {type(carrier).__name__}, and not a socket"  # pyright: ignore[reportUnknownArgumentType]
 
 
-def is_answered(parts: Parts) -> bool:
-    """Return whether hypercorn has answered the request by itself; then nothing may be sent to it.
+def claim_answer(parts: Parts) -> bool:
+    """Claim the answer to the request; return False when hypercorn has answered by itself, and nothing may be sent.
 
-    It answers 400 when a client speaks before it may. An answer of ours on top of that would be an error in
-    hypercorn's read task and in the app's, and take the whole worker down.
+    It answers 400 when a client speaks before it may, and two answers, whichever comes first, would be an error in its
+    read task and take the whole worker down. So from now on it hears nothing of the client.
     """
     connection = parts.http.connection
     answered = isinstance(connection, H11WSConnection) and connection.h11_connection.our_state is not SEND_RESPONSE
     if answered:
         parts.stream.closed = True
-    return answered
+    else:
+        parts.stream.handle = _ignore  # type: ignore[method-assign, assignment]
+    return not answered
 
 
 async def adopt(
@@ -125,7 +127,7 @@ async def adopt(
     Raises:
         Disconnected: The client has gone.
     """
-    if is_answered(parts):
+    if not claim_answer(parts):
         raise Disconnected(CloseCode.ABNORMAL)
     limits = admitted.limits
     offers = [value for name, value in admitted.request.headers if name == "sec-websocket-extensions"]
@@ -144,7 +146,7 @@ async def adopt(
         # Hypercorn's own stream says and hears nothing any more, and need not keep what it said and heard it with.
         parts.stream.closed = True
         del parts.stream.connection
-        parts.stream.send = _say_nothing
+        parts.stream.send = _ignore
         adopter.take_over()
         host.expect_shutdown(parts.server.context.terminated.wait, parts.server.config.graceful_timeout)
         if transport.over.is_set():
@@ -155,7 +157,7 @@ async def adopt(
     return transport
 
 
-async def _say_nothing(_event: object) -> None: ...
+async def _ignore(_event: object) -> None: ...
 
 
 @final

@@ -156,7 +156,7 @@ async def test_a_client_that_is_gone_before_it_is_answered_is_no_error(
         raise OSError("the client is gone")
 
     await echo_app()(websocket_scope(path), receive, send)
-    assert caplog.records == []
+    assert [record for record in caplog.records if record.levelname != "WARNING"] == []  # that it is plain ASGI
 
 
 async def test_closing_a_stream_whose_client_is_gone_is_no_error(autojump_clock) -> None:

@@ -1,13 +1,19 @@
 """Peers without manners, while their stream is open: on real sockets, plain and through TLS."""
 
 import contextlib
+import ctypes
 import logging
+import os
+import shutil
 import socket
+import subprocess
+import threading
 import tracemalloc
 import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import attrs
 import pytest
@@ -34,6 +40,12 @@ REQUEST = (
 
 NEVER = 1000.0
 """Seconds that no test takes: who waits for such a limit, hangs."""
+
+
+HEARTBEAT = {"ping_interval": 0.05, "ping_timeout": 0.2, "disconnect_grace": 0}
+LOST = Ended("peer", 1006)
+NO_ANSWER = Ended("peer", 1006, "no answer to a ping within 0.2 s")
+"""Below `ping_interval` after a ping the next one is due, and it comes only if there was a sign of life."""
 
 
 @pytest.fixture(params=[False, True], ids=["tcp", "tls"])
@@ -311,6 +323,91 @@ async def test_of_a_flood_of_pings_some_are_answered_in_order_and_the_stream_goe
     assert len(answered) > 10
     if not reads:
         assert len(answered) < len(flood)
+
+
+# Who is cut off.
+
+
+class Namespace:
+    """A network of its own, at the other end of a cable that can be pulled."""
+
+    def __init__(self) -> None:
+        self.name = f"streamrt{os.getpid()}"
+        self.near, self.far = f"near{os.getpid()}", f"far{os.getpid()}"
+        block, place = divmod(os.getpid() % (1 << 14), 64)
+        self.address = f"198.18.{block}.{4 * place + 1}"  # set aside for such networks (RFC 2544)
+        self.far_address = f"198.18.{block}.{4 * place + 2}"
+
+    def ip(self, command: str) -> None:
+        arguments = command.format(name=self.name, near=self.near, far=self.far).split()
+        subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+    def build(self) -> None:
+        self.ip("netns add {name}")
+        self.ip("link add {near} type veth peer name {far} netns {name}")
+        self.ip(f"addr add {self.address}/30 dev {{near}}")
+        self.ip("link set {near} up")
+        self.ip(f"-n {{name}} addr add {self.far_address}/30 dev {{far}}")
+        self.ip("-n {name} link set {far} up")
+
+    def pull(self) -> None:
+        self.ip("-n {name} link set {far} down")
+
+    def remove(self) -> None:
+        for command in ("link del {near}", "netns del {name}"):
+            with contextlib.suppress(subprocess.CalledProcessError):
+                self.ip(command)
+
+    def socket(self) -> socket.socket:
+        """Create a socket in there: where a thread is when it does so, the socket stays."""
+        made: list[socket.socket] = []
+
+        def make() -> None:
+            with Path("/run/netns", self.name).open() as file:
+                assert ctypes.CDLL(None).setns(file.fileno(), 0) == 0
+            made.append(socket.socket())
+
+        thread = threading.Thread(target=make)
+        thread.start()
+        thread.join()
+        return made[0]
+
+
+@pytest.fixture
+def namespace() -> Generator[Namespace]:
+    if not shutil.which("ip") or os.geteuid() != 0:
+        pytest.skip("a network namespace needs root, and iproute2")
+    namespace = Namespace()
+    try:
+        namespace.build()
+    except subprocess.CalledProcessError as error:
+        namespace.remove()
+        pytest.skip(f"no network namespace can be made here: {error.stderr.decode().strip()}")
+    yield namespace
+    namespace.remove()
+
+
+@pytest.mark.parametrize("handler", [waiting, echoing, flooding])
+async def test_a_peer_whose_cable_is_pulled_is_gone(
+    namespace: Namespace, handler: Callable[[Stream], Awaitable[None]]
+) -> None:
+    staged = stage(handler, receive_messages=1, send_timeout=NEVER, close_timeout=NEVER, **HEARTBEAT)
+    config = Config()
+    config.bind = [f"{namespace.address}:0"]
+    async with serving(staged.app, config) as url:
+        raw = trio.socket.from_stdlib_socket(namespace.socket())
+        await raw.connect((namespace.address, int(url.rpartition(":")[2])))
+        async with trio.SocketStream(raw) as stream:
+            peer = SocketPeer(stream, ClientProtocol(parse_uri(url.replace("http", "ws") + "/stream")))
+            await peer.shake_hands(None, None)
+            await peer.stream.send_all(text('"x"') * 10)
+            for _ in range(10):  # for so long it lives
+                for event in await hear(peer):
+                    if event.opcode is Opcode.PING:
+                        await stream.send_all(frame(Opcode.PONG, bytes(event.data)))
+            namespace.pull()
+            await staged.over.wait()
+    assert staged.ended == [NO_ANSWER]
 
 
 # Who takes their time, or sends what is not what it seems.
