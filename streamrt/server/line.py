@@ -197,8 +197,9 @@ class TLSLine(Line):
     async def flush(self) -> None:
         """Wait for who writes; after an interruption nobody knows how much is out, and nothing can follow."""
         async with self._turns:
-            if self.rest:
-                raise trio.BrokenResourceError("a write through TLS was interrupted")
+            interrupted = bool(self.rest)
+        if interrupted:
+            raise trio.BrokenResourceError("a write through TLS was interrupted")
 
     async def receive(self) -> bytes:
         """Wait for bytes; see `Line.receive`."""

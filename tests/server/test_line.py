@@ -157,7 +157,8 @@ async def test_a_close_delivers_what_was_written_although_input_is_unread() -> N
         assert await read_all(client) == (b"the answer", True)
 
 
-async def test_a_close_does_not_read_for_ever() -> None:
+async def test_a_close_does_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamrt.server.line.LAST_READS", 1)
     async with plain() as (line, client):
         async with trio.open_nursery() as nursery:
 
