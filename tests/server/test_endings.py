@@ -112,7 +112,9 @@ async def test_what_comes_behind_a_close_does_not_count(tls: bool, wire: bytes) 
     staged = stage(handler)
     async with served(staged.app, tls=tls) as url, connect_socket(url + "/stream") as peer:
         await peer.stream.send_all(text('"early"') + wire)
-        assert await peer.closed() == Ended("peer", 1000, "done")
+        [close] = await hear(peer)
+        assert close.data == Close(1000, "done").serialize()
+        assert await peer.stream.receive_some() == b""
         await staged.over.wait()
     assert received == ["early"]
     assert staged.ended == [Ended("peer", 1000, "done")]

@@ -171,7 +171,7 @@ async def plain(receiver: Recorder | None = None, limits: Limits = QUIET, **opti
         transport = SocketTransport(line, limits, **options)
         transport.attach(receiver)
         try:
-            with trio.fail_after(10):
+            with trio.fail_after(10):  # noqa: ASYNC100 - it is for the block
                 yield Plain(line, transport, receiver, peer)
         finally:
             transport.abort(1006, "")
