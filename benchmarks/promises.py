@@ -202,7 +202,7 @@ async def _serve(servable: Any, task_status: trio.TaskStatus[str]) -> None:
             [url] = await nursery.start(partial(streamrt.serve, app, "127.0.0.1:0", config=config))
         else:
             config.bind = ["127.0.0.1:0"]
-            [url] = await nursery.start(hypercorn.trio.serve, servable, config)
+            [url] = await nursery.start(getattr(hypercorn.trio, "serve"), servable, config)  # noqa: B009 - half typed
         task_status.started(url)
 
 
