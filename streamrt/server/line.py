@@ -118,6 +118,9 @@ class Line(ABC):
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             self._let_go()
 
+    def _hold(self, rest: memoryview) -> None:
+        self.rest = rest
+
     def _let_go(self) -> None:
         self.closed = True
         self._raw.detach()
@@ -149,12 +152,12 @@ class PlainLine(Line):
             sent = 0
         if sent == len(data):
             return True
-        self.rest = memoryview(data)[sent:]
+        self._hold(memoryview(data)[sent:])
         return False
 
     async def send(self, data: bytes) -> None:
         """Write bytes; see `Line.send`."""
-        self.rest = memoryview(data)
+        self._hold(memoryview(data))
         await self.flush()
 
     async def flush(self) -> None:
@@ -162,7 +165,7 @@ class PlainLine(Line):
         await trio.lowlevel.checkpoint_if_cancelled()
         while self.rest:
             try:
-                self.rest = self.rest[self._raw.send(self.rest) :]
+                self._hold(self.rest[self._raw.send(self.rest) :])
                 self.moved()
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self._raw)
@@ -188,10 +191,10 @@ class TLSLine(Line):
     async def send(self, data: bytes) -> None:
         """Write bytes; see `Line.send`."""
         async with self._turns:
-            self.rest = memoryview(data)
+            self._hold(memoryview(data))
             while self.rest:
                 await self._stream.send_all(self.rest[:WRITE_BYTES])
-                self.rest = self.rest[WRITE_BYTES:]
+                self._hold(self.rest[WRITE_BYTES:])
                 self.moved()
 
     async def flush(self) -> None:

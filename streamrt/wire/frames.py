@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import codecs
 import zlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import final
 
 from attrs import define, field, frozen
@@ -45,7 +45,7 @@ PLAIN = frozenset((TEXT_FRAME, FINAL | BINARY))
 TAIL = b"\x00\x00\xff\xff"
 """What is cut from the end of a compressed message (RFC 7692, 7.2.1)."""
 
-Utf8 = codecs.getincrementaldecoder("utf-8")
+Utf8: Callable[[], codecs.IncrementalDecoder] = codecs.getincrementaldecoder("utf-8")
 
 
 @final
