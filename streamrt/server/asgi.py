@@ -23,7 +23,7 @@ from streamrt.runtime.host import Host
 from streamrt.runtime.scopes import lone_error
 from streamrt.wire.transport import Disconnected, Frame, Payload, PullTransport, Transport
 
-from .hypercorn import Parts, adopt, claim_answer, parts_of
+from .hypercorn import Parts, adopt, claim_answer, hang_up, parts_of
 from .socket import SocketTransport
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -135,7 +135,9 @@ async def serve_websocket(host: Host, scope: Scope, receive: Receive, send: Send
                 await host.handle(incoming, accept)
                 watching.cancel()
     except APIError as error:
-        if not isinstance(parts, Parts) or claim_answer(parts):
+        if isinstance(parts, Parts) and not claim_answer(parts):
+            await hang_up(parts)
+        else:
             with suppress(OSError):  # the client is gone
                 await _refuse(error, scope, send)
     finally:

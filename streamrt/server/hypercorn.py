@@ -24,7 +24,7 @@ import trio
 from attrs import frozen
 from h11 import SEND_RESPONSE
 from hypercorn.config import Config
-from hypercorn.events import Event, RawData
+from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
 from hypercorn.protocol.ws_stream import Handshake, WSStream
@@ -48,7 +48,7 @@ TOUCHED: Mapping[type, tuple[str, ...]] = {
     Handshake: ("extensions",),
     H11Protocol: ("send", "connection"),
     H11WSConnection: ("h11_connection",),
-    TCPServer: ("stream", "protocol", "context", "config"),
+    TCPServer: ("stream", "protocol", "context", "config", "send_lock"),
     WorkerContext: ("terminated",),
     Config: ("graceful_timeout",),
 }
@@ -110,6 +110,12 @@ def claim_answer(parts: Parts) -> bool:
     return not answered
 
 
+async def hang_up(parts: Parts) -> None:
+    """End a connection on which hypercorn has answered by itself: it says that it will, and waits for the client to."""
+    async with parts.server.send_lock:  # behind its answer
+        await parts.http.send(Closed())
+
+
 async def adopt(
     parts: Parts,
     admitted: Admitted,
@@ -128,6 +134,7 @@ async def adopt(
         Disconnected: The client has gone.
     """
     if not claim_answer(parts):
+        await hang_up(parts)
         raise Disconnected(CloseCode.ABNORMAL)
     limits = admitted.limits
     offers = [value for name, value in admitted.request.headers if name == "sec-websocket-extensions"]
