@@ -291,6 +291,8 @@ class SocketTransport(Transport):
             self.abort(code, reason)
         if not line.closed and not self._closing:
             self._closing = True
+            if self._beat is not None:
+                self._beat.stop()  # its time is limited from now on, and it may have much to read before our Close
             try:
                 await line.flush()
                 if not self._close_sent:

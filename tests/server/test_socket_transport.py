@@ -721,6 +721,17 @@ async def test_a_peer_that_answers_no_ping_is_given_up(autojump_clock: MockClock
     assert line.calls == ["reset"]
 
 
+async def test_who_has_our_close_before_it_is_not_taken_for_gone(autojump_clock: MockClock) -> None:
+    receiver = Recorder()
+    transport, line = attached(receiver, Limits(ping_interval=10, ping_timeout=4))
+    await trio.sleep(1)
+    await transport.close(1000, "")
+    await trio.sleep(100)
+    assert receiver.calls == []
+    assert line.calls == [close_frame(1000, "")]
+    transport.abort(1006, "")
+
+
 async def test_only_the_answer_to_the_last_ping_is_measured(autojump_clock: MockClock) -> None:
     transport, _ = attached(Recorder())
     transport.ping()
