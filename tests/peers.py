@@ -87,6 +87,12 @@ def closing(code: int = 1000, reason: str = "") -> bytes:
     return frame(Opcode.CLOSE, code.to_bytes(2, "big") + reason.encode())
 
 
+def cut_off(connection: trio.socket.SocketType) -> None:
+    """End a connection with an RST."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
 SocketOrTLS: TypeAlias = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
@@ -131,8 +137,7 @@ class SocketPeer:
         await self._flush()
 
     def vanish(self) -> None:
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
+        cut_off(self.socket)
 
     async def hear(self) -> list[Frame]:
         """Return what comes next, and answer none of it."""
