@@ -1,7 +1,9 @@
 """Fixtures of all tests: what carries a stream, and failures that read as they were raised."""
 
+import logging
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, Protocol, final
 
 import attrs
@@ -9,11 +11,16 @@ import hypothesis
 import pytest
 import trio
 from hypercorn.config import Config
+from trio.testing import wait_all_tasks_blocked
 
 import streamrt
 from streamrt import App, Client, testing
 from streamrt.runtime.scopes import leaves, lone_error
 from tests.peers import CERTIFICATES, Peer, connect_socket
+
+ERRORS = logging.getLogger("tests.hypercorn")  # its own, which no other test sets up
+"""Where `caplog` sees what goes wrong in hypercorn."""
+ERRORS.setLevel(logging.WARNING)
 
 hypothesis.settings.register_profile("tests", deadline=None)  # no test asserts a time
 hypothesis.settings.load_profile("tests")
@@ -117,21 +124,34 @@ class Wrapped:
         await self.app(scope, receive, passing)
 
 
-@asynccontextmanager
-async def served(app: App, *, tls: bool = False, wrapped: bool = False, **options: Any) -> AsyncGenerator[str]:
-    """Serve an app on loopback; within ten seconds, whatever happens."""
+def configured(*, tls: bool = False, **settings: Any) -> Config:
+    """Return a configuration of hypercorn: on loopback, and silent while nothing goes wrong."""
     config = Config()
-    config.errorlog = None
+    config.bind, config.errorlog = ["127.0.0.1:0"], ERRORS
     if tls:
         config.certfile, config.keyfile = CERTIFICATES.files
+    for name, value in settings.items():
+        setattr(config, name, value)
+    return config
+
+
+@asynccontextmanager
+async def served(
+    app: App,
+    *,
+    tls: bool = False,
+    wrapped: bool = False,
+    config: Config | None = None,
+    seconds: float = 10,
+    **options: Any,
+) -> AsyncGenerator[str]:
+    """Serve an app, on loopback if its configuration says nothing else; within ten seconds, whatever happens."""
+    config = configured(tls=tls) if config is None else config
     servable = Wrapped(app) if wrapped else app
-    with trio.fail_after(10), lone_error():
+    with trio.fail_after(seconds), lone_error():
         async with trio.open_nursery() as nursery:
-
-            async def serve(task_status: trio.TaskStatus[list[str]]) -> None:
-                await streamrt.serve(servable, "127.0.0.1:0", config=config, task_status=task_status, **options)
-
-            [url] = await nursery.start(serve)
+            [url] = await nursery.start(partial(streamrt.serve, servable, config=config, **options))
+            await wait_all_tasks_blocked()  # every task of it is there
             yield url
             nursery.cancel_scope.cancel()
 

@@ -1,4 +1,4 @@
-"""A peer over a real socket: the sans-I/O core of `websockets`, and no manners."""
+"""A peer over a real socket: the sans-I/O core of `websockets`, and no manners; and frames as such peers write them."""
 
 import atexit
 import json
@@ -8,19 +8,21 @@ import ssl
 import struct
 import tempfile
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 import trio
 import trustme
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus
+from websockets.extensions import ClientExtensionFactory
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
+from websockets.utils import apply_mask
 
 from streamrt.errors import Ended, error_from_response
 
@@ -62,14 +64,50 @@ class Certificates:
 CERTIFICATES = Certificates()
 
 
-class SocketPeer:
-    """One WebSocket over TCP or TLS, frame by frame."""
+MASK = b"mask"
 
-    def __init__(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream], protocol: ClientProtocol) -> None:
+
+def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, reserved: int = 0) -> bytes:
+    """Return a frame as clients write it: masked. What is in it need not make sense."""
+    first, size = fin << 7 | reserved << 4 | opcode, len(payload)
+    if size < 126:
+        head = bytes((first, 0x80 | size))
+    elif size < 1 << 16:
+        head = struct.pack("!BBH", first, 0xFE, size)
+    else:
+        head = struct.pack("!BBQ", first, 0xFF, size)
+    return head + MASK + apply_mask(payload, MASK)
+
+
+def text(payload: str) -> bytes:
+    return frame(Opcode.TEXT, payload.encode())
+
+
+def closing(code: int = 1000, reason: str = "") -> bytes:
+    return frame(Opcode.CLOSE, code.to_bytes(2, "big") + reason.encode())
+
+
+def cut_off(connection: trio.socket.SocketType) -> None:
+    """End a connection with an RST."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+SocketOrTLS: TypeAlias = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+
+
+class SocketPeer:
+    """One WebSocket over TCP or TLS, frame by frame.
+
+    Nothing but its reading answers a Ping or a Close; and when it is `mute`, nothing does.
+    """
+
+    def __init__(self, stream: SocketOrTLS, protocol: ClientProtocol) -> None:
         self.stream = stream
         self.socket = (stream if isinstance(stream, trio.SocketStream) else stream.transport_stream).socket
         self.protocol = protocol
         self.ended: Ended | None = None
+        self.mute = False
         self._received: deque[str | bytes] = deque()
 
     async def send(self, payload: str | bytes) -> None:
@@ -99,17 +137,27 @@ class SocketPeer:
         await self._flush()
 
     def vanish(self) -> None:
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
+        cut_off(self.socket)
 
-    async def shake_hands(self, headers: Mapping[str, str] | None, host: str | None) -> None:
+    async def hear(self) -> list[Frame]:
+        """Return what comes next, and answer none of it."""
+        data = await self.stream.receive_some()
+        assert data
+        self.protocol.receive_data(data)
+        return [event for event in self.protocol.events_received() if isinstance(event, Frame)]
+
+    def request(self, headers: Mapping[str, str] | None = None, host: str | None = None) -> bytes:
+        """Return the request for the upgrade, for whoever sends it."""
         request = self.protocol.connect()
         request.headers.update(headers or {})
         if host is not None:
             del request.headers["Host"]
             request.headers["Host"] = host
         self.protocol.send_request(request)
-        await self._flush()
+        return b"".join(self.protocol.data_to_send())
+
+    async def shake_hands(self, headers: Mapping[str, str] | None = None, host: str | None = None) -> None:
+        await self.stream.send_all(self.request(headers, host))
         while self.protocol.state is State.CONNECTING and self.protocol.handshake_exc is None:
             await self._read()
         if isinstance(self.protocol.handshake_exc, InvalidStatus):
@@ -129,7 +177,7 @@ class SocketPeer:
             self.protocol.receive_eof()
         for event in self.protocol.events_received():
             if isinstance(event, Frame) and event.opcode in (Opcode.TEXT, Opcode.BINARY):
-                self._received.append(event.data.decode() if event.opcode is Opcode.TEXT else bytes(event.data))
+                self._received.append(bytes(event.data).decode() if event.opcode is Opcode.TEXT else bytes(event.data))
         await self._flush()
         if not data:
             code = self.protocol.close_code or 1006
@@ -138,6 +186,8 @@ class SocketPeer:
     async def _flush(self) -> None:
         for data in self.protocol.data_to_send():
             try:
+                if self.mute:
+                    continue
                 if data:
                     await self.stream.send_all(data)
                 elif isinstance(self.stream, trio.SocketStream):
@@ -147,25 +197,25 @@ class SocketPeer:
 
 
 @asynccontextmanager
-async def connect_socket(
-    url: str,
-    *,
-    headers: Mapping[str, str] | None = None,
-    subprotocols: list[str] | None = None,
-    host: str | None = None,
+async def dial(
+    url: str, *, subprotocols: list[str] | None = None, extensions: Sequence[ClientExtensionFactory] | None = None
 ) -> AsyncGenerator[SocketPeer]:
-    """Connect to ``http://host:port/path?query``; a refusal is raised as the APIError in its body."""
+    """Connect to ``http://host:port/path?query``, and say nothing yet."""
     uri = parse_uri(url.replace("http", "ws", 1))
-    protocol = ClientProtocol(uri, subprotocols=subprotocols)  # type: ignore[arg-type]
-    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = await trio.open_tcp_stream(uri.host, uri.port)
+    protocol = ClientProtocol(uri, subprotocols=subprotocols, extensions=extensions, max_size=None)  # type: ignore[arg-type]
+    tcp = await trio.open_tcp_stream(uri.host, uri.port)
+    stream: SocketOrTLS = tcp
     if uri.secure:
-        stream = trio.SSLStream(
-            stream,
-            CERTIFICATES.trusting,
-            server_hostname=uri.host,
-            https_compatible=True,  # type: ignore[arg-type]
-        )
+        stream = trio.SSLStream(tcp, CERTIFICATES.trusting, server_hostname=uri.host, https_compatible=True)
     async with stream:
-        peer = SocketPeer(stream, protocol)
+        yield SocketPeer(stream, protocol)
+
+
+@asynccontextmanager
+async def connect_socket(
+    url: str, *, headers: Mapping[str, str] | None = None, host: str | None = None, **options: Any
+) -> AsyncGenerator[SocketPeer]:
+    """Connect as `dial` does, and open the WebSocket; a refusal is raised as the APIError in its body."""
+    async with dial(url, **options) as peer:
         await peer.shake_hands(headers, host)
         yield peer

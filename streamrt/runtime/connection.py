@@ -197,10 +197,16 @@ class Connection(Port):
             return room
         return _TURN  # for what is thrown away
 
-    def answer(self, frame: Frame) -> None:
+    def answer(self, frame: Frame) -> bool:
         """Send a control frame, if there is room for it; see `Receiver.answer`."""
-        if self.ended is None and not self._send_nowait(frame) and self._outbox.offer(frame):
+        if self.ended is not None:
+            return False
+        if self._send_nowait(frame):
+            return True
+        fits = self._outbox.offer(frame)
+        if fits:
             self._start_writer()
+        return fits
 
     def moved(self) -> None:
         """Give those who wait for the peer to read the whole time again; see `Receiver.moved`."""

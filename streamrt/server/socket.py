@@ -66,6 +66,7 @@ class SocketTransport(Transport):
 
     __slots__ = (
         "_acknowledged",
+        "_asked",
         "_beat",
         "_behind",
         "_close_sent",
@@ -113,6 +114,7 @@ class SocketTransport(Transport):
         self._heard = False
         self._stuck: memoryview | None = None  # the write that the last ping had to wait for
         self._acknowledged = 0
+        self._asked = False  # there was room for the last ping
         self._behind = False  # the last ping stands behind what the peer had not taken yet
         self.over: trio.Event = trio.Event()  # nothing comes in any more
 
@@ -356,7 +358,7 @@ class SocketTransport(Transport):
         self._heard = False
         self._pings += 1
         self._pinged_at = trio.current_time()
-        self._receiver.answer(Frame.control(ping_frame(b"%d" % self._pings)))
+        self._asked = self._receiver.answer(Frame.control(ping_frame(b"%d" % self._pings)))
         self._stuck = self._line.rest
 
     def _measure(self) -> None:
@@ -368,17 +370,19 @@ class SocketTransport(Transport):
         """Return whether there was a sign of life; see `Patient`.
 
         A peer that reads what it was sent slowly cannot have seen the ping, but shows life by reading. One that
-        is not read, because the receive channel is full, is judged by what its system acknowledges.
+        is not read, because the receive channel is full, or that could not be pinged, because the send channel was,
+        is judged by what its system acknowledges.
         """
         if self._heard or (self._stuck and self._line.rest is not self._stuck):
             return True
-        if self._room and not self._behind:
+        could_answer = self._room > 0 and self._asked
+        if could_answer and not self._behind:
             return False
         condition = self._line.condition()
         if condition is None:
             return True
         taken = condition.acknowledged > self._acknowledged
-        return not condition.departed and (taken or not (self._room or condition.outstanding))
+        return not condition.departed and (taken or not (could_answer or condition.outstanding))
 
     def mourn(self) -> None:
         """Let go of a peer that has gone; see `Patient`."""

@@ -106,8 +106,8 @@ class Receiver(Protocol):
         """
         ...
 
-    def answer(self, frame: Frame) -> None:
-        """Send a control frame between the messages, if there is room for it."""
+    def answer(self, frame: Frame) -> bool:
+        """Send a control frame between the messages, if there is room for it; return whether there was."""
         ...
 
     def moved(self) -> None:

@@ -20,10 +20,7 @@ from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
 from hypercorn.protocol.ws_stream import Handshake, WSStream
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
-from websockets.client import ClientProtocol
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
-from websockets.frames import Frame, Opcode
-from websockets.uri import parse_uri
 
 from streamrt import App, Deflate, Ended, Service, StreamInOut, StreamOut
 from streamrt.runtime.scopes import lone_error
@@ -33,8 +30,8 @@ from streamrt.server.hypercorn import TOUCHED, Parts, parts_of
 from streamrt.server.line import PlainLine, TLSLine
 from streamrt.server.socket import SocketTransport
 from streamrt.wire.frames import FrameReader
-from tests.conftest import Wrapped
-from tests.peers import CERTIFICATES, SocketPeer, connect_socket
+from tests.conftest import Wrapped, configured
+from tests.peers import connect_socket, dial, text
 
 
 def make_app(ended: list[Ended | None] | None = None, **options: Any) -> App:
@@ -73,12 +70,7 @@ async def stock(
     app: Any, *, tls: bool = False, trigger: trio.Event | None = None, **settings: Any
 ) -> AsyncGenerator[str]:
     """Serve an app with hypercorn as it comes; within ten seconds, whatever happens."""
-    config = Config()
-    config.bind, config.errorlog = ["127.0.0.1:0"], None
-    if tls:
-        config.certfile, config.keyfile = CERTIFICATES.files
-    for name, value in settings.items():
-        setattr(config, name, value)
+    config = configured(tls=tls, **settings)
     shutdown = None if trigger is None else trigger.wait
 
     async def serve(task_status: trio.TaskStatus[list[str]]) -> None:
@@ -285,21 +277,13 @@ async def test_a_fallback_is_told_once_with_its_reason(caplog: pytest.LogCapture
 
 # The upgrade.
 
-
-@asynccontextmanager
-async def offering_compression(url: str) -> AsyncGenerator[SocketPeer]:
-    uri = parse_uri(url.replace("http", "ws", 1))
-    offering = ClientProtocol(uri, extensions=[ClientPerMessageDeflateFactory(client_max_window_bits=True)])
-    async with await trio.open_tcp_stream(uri.host, uri.port) as stream:
-        peer = SocketPeer(stream, offering)
-        await peer.shake_hands(None, None)
-        yield peer
+DEFLATE = ClientPerMessageDeflateFactory(client_max_window_bits=True)
 
 
 @pytest.mark.parametrize(("path", "agreed"), [("/compressed", ["permessage-deflate"]), ("/echo", [])])
 async def test_compression_is_agreed_on_only_where_it_is_asked_for(path: str, agreed: list[str]) -> None:
     message = '"' + "na" * 1000 + '"'
-    async with stock(make_app()) as url, offering_compression(url + path) as peer:
+    async with stock(make_app()) as url, connect_socket(url + path, extensions=[DEFLATE]) as peer:
         assert [extension.name for extension in peer.protocol.extensions] == agreed
         await peer.send(message)
         assert await peer.receive() == message
@@ -372,32 +356,6 @@ async def echoes(url: str) -> None:
         await peer.closed()
 
 
-@asynccontextmanager
-async def asking(url: str, more: bytes = b"") -> AsyncGenerator[trio.SocketStream]:
-    """A client that has asked for a stream, perhaps said more, and has no answer yet."""
-    uri = parse_uri(url.replace("http", "ws", 1))
-    protocol = ClientProtocol(uri)
-    protocol.send_request(protocol.connect())
-    async with await trio.open_tcp_stream(uri.host, uri.port) as stream:
-        await stream.send_all(b"".join(protocol.data_to_send()) + more)
-        yield stream
-
-
-EARLY = Frame(Opcode.TEXT, b'"early"').serialize(mask=True)
-
-
-@pytest.mark.parametrize("path", ["/echo", "/nowhere"])
-async def test_who_talks_before_the_101_is_answered_400_and_takes_nothing_down(
-    path: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with stock(make_app()) as url:
-        for _ in range(20):  # whose turn it is, hypercorn's reader's or the app's, is up to Trio's dice
-            async with asking(url + path, EARLY) as stream:
-                assert (await stream.receive_some()).startswith(b"HTTP/1.1 400 ")
-        await echoes(url)
-    assert caplog.records == []
-
-
 @pytest.fixture
 def talked(monkeypatch: pytest.MonkeyPatch) -> trio.Event:
     """Set when hypercorn has read what a client says behind its request."""
@@ -409,26 +367,6 @@ def talked(monkeypatch: pytest.MonkeyPatch) -> trio.Event:
 
     monkeypatch.setattr(H11WSConnection, "receive_data", note)
     return event
-
-
-async def test_who_talks_during_the_admission_is_answered_400(
-    talked: trio.Event, caplog: pytest.LogCaptureFixture
-) -> None:
-    asked = trio.Event()
-
-    @asynccontextmanager
-    async def middleware(request: object) -> AsyncGenerator[None]:
-        asked.set()
-        await talked.wait()
-        yield
-
-    async with stock(make_app(middleware=[middleware])) as url:
-        async with asking(url + "/echo") as stream:
-            await asked.wait()
-            await stream.send_all(EARLY)
-            assert (await stream.receive_some()).startswith(b"HTTP/1.1 400 ")
-        await echoes(url)
-    assert caplog.records == []
 
 
 async def test_who_talks_during_a_refusal_gets_it_whole_and_takes_nothing_down(talked: trio.Event) -> None:
@@ -443,12 +381,13 @@ async def test_who_talks_during_a_refusal_gets_it_whole_and_takes_nothing_down(t
         carrier.send_all = send_slowly
 
     async with stock(Behind(make_app(), look)) as url:
-        async with asking(url + "/nowhere") as stream:
-            refusal = bytes(await stream.receive_some())
+        async with dial(url + "/nowhere") as peer:
+            await peer.stream.send_all(peer.request())
+            refusal = bytes(await peer.stream.receive_some())
             assert refusal.startswith(b"HTTP/1.1 404 ")
-            await stream.send_all(EARLY)
+            await peer.stream.send_all(text('"early"'))
             while b"endpoint not found" not in refusal:
-                more = await stream.receive_some()
+                more = await peer.stream.receive_some()
                 assert more, refusal
                 refusal += more
         await echoes(url)
@@ -462,7 +401,8 @@ async def test_a_client_that_the_101_does_not_reach_has_no_stream(caplog: pytest
     ended: list[Ended | None] = []
     app = Behind(make_app(ended), look)
     async with stock(app) as url:
-        async with asking(url + "/echo"):
+        async with dial(url + "/echo") as peer:
+            await peer.stream.send_all(peer.request())
             await app.left.wait()
         assert ended == []
         await echoes(url)
@@ -487,7 +427,8 @@ async def test_a_client_that_has_left_before_it_is_adopted_has_no_stream(caplog:
     ended: list[Ended | None] = []
     app = Behind(make_app(ended), look)
     async with stock(app) as url:
-        async with asking(url + "/echo"):
+        async with dial(url + "/echo") as peer:
+            await peer.stream.send_all(peer.request())
             await looking.wait()
         await app.left.wait()
         assert ended == []

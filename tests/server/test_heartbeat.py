@@ -1,214 +1,278 @@
 """The heartbeat: when a peer is pinged, when it is taken for gone, and when not."""
 
 import logging
-import math
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import weakref
+from collections.abc import Sequence
 
 import attrs
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from streamrt.server.heartbeat import Heart, current_heart
+from streamrt.server.heartbeat import Beat, Heart, current_heart
 
 
 @attrs.define
-class Fake:
-    """A connection that notes when it was pinged and given up.
+class Patient:
+    """A connection from which something comes at given seconds; it notes when it was pinged, and when mourned."""
 
-    Args:
-        answers: Seconds after a ping in which a sign of life comes.
-        pings_answered: How many pings it answers before it falls silent.
-    """
-
-    answers: float = 0.5
-    pings_answered: float = math.inf
-    pinged: list[float] = attrs.Factory(list)
-    given_up: list[float] = attrs.Factory(list)
+    signs: Sequence[float] = ()
+    pings: list[float] = attrs.Factory(list[float])
+    mourned: list[float] = attrs.Factory(list[float])
 
     def ping(self) -> None:
-        self.pinged.append(trio.current_time())
+        self.pings.append(trio.current_time())
 
     def alive(self) -> bool:
-        return len(self.pinged) <= self.pings_answered and trio.current_time() >= self.pinged[-1] + self.answers
+        return any(self.pings[-1] < sign <= trio.current_time() for sign in self.signs)
 
     def mourn(self) -> None:
-        self.given_up.append(trio.current_time())
+        self.mourned.append(trio.current_time())
 
 
-@asynccontextmanager
-async def beating(patient: Fake, interval: float = 10, timeout: float = 4) -> AsyncGenerator[Heart]:
-    heart = Heart()
-    beat = heart.add(patient, interval, timeout)
-    yield heart
-    beat.stop()
-    beat.stop()
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
 
-def tasks() -> int:
+def living() -> int:
     return trio.lowlevel.current_statistics().tasks_living
 
 
-async def test_who_answers_is_pinged_each_interval(autojump_clock: MockClock) -> None:
-    patient = Fake()
-    async with beating(patient):
-        await trio.sleep(35)
-    assert patient == Fake(pinged=[10, 20, 30])
-
-
-async def test_who_does_not_answer_is_gone_after_the_timeout(autojump_clock: MockClock) -> None:
-    patient = Fake(pings_answered=2)
-    async with beating(patient):
-        await trio.sleep(1000)
-    assert patient.pinged == [10, 20, 30]
-    assert patient.given_up == [34]
-
-
-async def test_an_answer_may_come_at_the_last_moment(autojump_clock: MockClock) -> None:
-    patient = Fake(answers=4)
-    async with beating(patient):
-        await trio.sleep(25)
-    assert patient.given_up == []
-
-
-@pytest.mark.parametrize("answered", [0, 1, 3])
-async def test_with_a_timeout_longer_than_the_interval_it_is_still_the_sum(
-    autojump_clock: MockClock, answered: int
+@pytest.mark.parametrize(
+    ("interval", "timeout", "signs", "pings", "mourned"),
+    [
+        (10, 4, [], [10], 14),
+        (10, 4, [9], [10], 14),  # what came before the ping says nothing
+        (10, 4, [12], [10, 20], 24),
+        (10, 4, [14], [10, 20], 24),  # at the last moment
+        (10, 4, [15], [10], 14),
+        (10, 4, [11, 21, 31], [10, 20, 30, 40], 44),
+        (5, 5, [], [5], 10),
+        (5, 5, [10], [5, 10], 15),
+        (2, 5, [], [2], 7),  # a ping that is under way is not followed by another
+        (2, 5, [3], [2, 4], 9),
+        (2, 5, [5], [2, 6], 11),
+        (2, 5, [7], [2, 8], 13),
+        (2, 5, [3, 5, 7], [2, 4, 6, 8], 13),
+    ],
+)
+async def test_a_peer_is_pinged_each_interval_and_gone_when_nothing_came_within_the_timeout(
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    interval: float,
+    timeout: float,
+    signs: list[float],
+    pings: list[float],
+    mourned: float,
 ) -> None:
-    patient = Fake(pings_answered=answered)
-    async with beating(patient, interval=2, timeout=5):
-        await trio.sleep(100)
-    assert patient.pinged == [2 + 2 * count for count in range(answered + 1)]
-    assert patient.given_up == [patient.pinged[-1] + 5]
+    patient = Patient(signs)
+    Heart().add(patient, interval, timeout)
+    await trio.sleep(100)
+    assert patient == Patient(signs, pings, [mourned])
+    assert warnings(caplog) == []
 
 
-async def test_a_slow_answer_keeps_the_next_ping_back(autojump_clock: MockClock) -> None:
-    patient = Fake(answers=3)
-    async with beating(patient, interval=2, timeout=5):
-        await trio.sleep(11)
-    assert patient.pinged == [2, 6, 10]  # at 4 and 8 the one before was under way
-
-
-async def test_each_connection_has_its_own_beat(autojump_clock: MockClock) -> None:
-    slow, fast, late = Fake(), Fake(), Fake(pings_answered=0)
-    async with beating(slow, interval=10) as heart:
-        first = heart.add(fast, 1, 1)
-        await trio.sleep(2.5)
-        heart.add(late, 1, 1)
-        await trio.sleep(8)
-        first.stop()
-        await trio.sleep(10)
-    assert fast.pinged == list(range(1, 11))
-    assert (late.pinged, late.given_up) == ([3.5], [4.5])
-    assert slow.pinged == [10, 20]
-
-
-async def test_a_late_verdict_is_postponed_and_said(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("signs", "blocked", "pings", "mourned", "postponed"),
+    [
+        ([], [(8, 9.5)], [10], 14, []),  # nothing was due
+        ([], [(8, 17)], [17], 21, []),  # the ping was late, and so is all that follows
+        ([], [(11, 15)], [10], 15, []),  # the verdict was, by a quarter of the timeout
+        ([], [(11, 15.5)], [10], 19.5, ["1.5"]),
+        ([], [(11, 18), (19, 28)], [10], 32, ["4.0", "6.0"]),
+        ([16], [(11, 18)], [10, 20], 24, []),  # it is in the socket, and is read before the verdict
+        ([19], [(11, 18)], [10, 22], 26, ["4.0"]),  # it comes while the verdict is postponed, and so the ping is late
+        ([11], [(12, 33)], [10, 33], 37, []),  # one ping makes up for all that were missed
+    ],
+)
+async def test_a_late_verdict_is_postponed_by_the_whole_timeout(
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    signs: list[float],
+    blocked: list[tuple[float, float]],
+    pings: list[float],
+    mourned: float,
+    postponed: list[str],
 ) -> None:
-    patient = Fake(pings_answered=0)
-    async with beating(patient):
-        await trio.sleep(11)
-        autojump_clock.jump(7)  # something blocks the loop from 11 to 18; the verdict was due at 14
-        await trio.sleep(1)
-        assert patient.given_up == []
-        await trio.sleep(100)
-    assert patient.given_up == [22]  # it had the whole time again
-    assert [record.getMessage() for record in caplog.records] == [
-        "the event loop was blocked for 4.0 s: no peer is taken for gone by that"
+    patient = Patient(signs)
+    Heart().add(patient, 10, 4)
+    for since, until in blocked:
+        await trio.sleep_until(since)
+        autojump_clock.jump(until - since)
+    await trio.sleep(100)
+    assert patient == Patient(signs, pings, [mourned])
+    assert warnings(caplog) == [
+        f"the event loop was blocked for {seconds} s: no peer is taken for gone by that" for seconds in postponed
     ]
 
 
-async def test_a_verdict_may_be_late_by_a_quarter(autojump_clock: MockClock) -> None:
-    patient = Fake(pings_answered=0)
-    async with beating(patient):
-        await trio.sleep(11)
-        autojump_clock.jump(4)  # to 15: one second late
-        await trio.sleep(1)
-    assert patient.given_up == [15]
-
-
-async def test_what_has_come_in_is_read_before_the_verdict(autojump_clock: MockClock) -> None:
-    patient = Fake(pings_answered=0)
-    async with beating(patient):
-        await trio.sleep_until(14)
-        await trio.lowlevel.checkpoint()  # a task that reads is woken at the same time, and reads
-        patient.pings_answered = 1
-        await trio.sleep(1)
-    assert patient.given_up == []
-
-
-@pytest.mark.parametrize("method", ["ping", "alive", "mourn"])
-async def test_a_connection_that_fails_does_not_harm_others(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, method: str
+@pytest.mark.parametrize(("checkpoints", "saved"), [(0, True), (1, True), (3, False)])
+async def test_what_is_read_in_the_two_checkpoints_before_the_verdict_counts(
+    autojump_clock: MockClock, checkpoints: int, saved: bool
 ) -> None:
-    class Broken(Fake):
-        pass
-
-    def fail(self: Fake) -> None:
-        raise RuntimeError("a fault")
-
-    monkeypatch.setattr(Broken, method, fail)
-    good = Fake()
-    async with beating(good) as heart:
-        heart.add(Broken(pings_answered=0), 10, 4)
-        await trio.sleep(35)
-    assert good.pinged == [10, 20, 30]
-    assert "a fault" in caplog.text
-    caplog.set_level(logging.CRITICAL)
+    patient = Patient()
+    Heart().add(patient, 10, 4)
+    await trio.sleep_until(14)
+    for _ in range(checkpoints):
+        await trio.lowlevel.checkpoint()
+    patient.signs = [14]
+    await trio.sleep(1)
+    assert patient.mourned == ([] if saved else [14])
 
 
-async def test_the_task_ends_with_the_last_beat_and_begins_with_the_next(autojump_clock: MockClock) -> None:
-    before = tasks()
-    patient = Fake()
-    heart = current_heart()
-    assert current_heart() is heart
-    for _ in range(2):
-        one, other = heart.add(patient, 10, 4), heart.add(patient, 10, 4)
-        await trio.testing.wait_all_tasks_blocked()
-        assert tasks() == before + 1
-        one.stop()
-        await trio.testing.wait_all_tasks_blocked()
-        assert tasks() == before + 1
-        other.stop()
-        await trio.testing.wait_all_tasks_blocked()
-        assert tasks() == before
-    assert trio.current_time() == 0
-    assert patient.pinged == []
+async def test_who_comes_later_and_is_due_earlier_is_not_missed(autojump_clock: MockClock) -> None:
+    heart, patient, hasty = Heart(), Patient(), Patient()
+    heart.add(patient, 10, 4)
+    await trio.sleep(3)  # the task sleeps, until 10
+    heart.add(hasty, 1, 2)
+    await trio.sleep(20)
+    assert (hasty.pings, hasty.mourned) == ([4], [6])
+    assert (patient.pings, patient.mourned) == ([10], [14])
+
+
+async def test_who_is_due_at_the_same_time_is_judged_at_the_same_time(autojump_clock: MockClock) -> None:
+    heart, patients = Heart(), [Patient([12]), Patient(), Patient([12])]
+    for patient in patients:
+        heart.add(patient, 10, 4)
+    await trio.sleep(30)
+    assert [patient.mourned for patient in patients] == [[24], [14], [24]]
+
+
+async def test_a_stopped_beat_says_nothing_more_and_lets_go_of_its_connection(autojump_clock: MockClock) -> None:
+    heart, other = Heart(), Patient([11])
+    patient = Patient()
+    beat = heart.add(patient, 10, 4)
+    heart.add(other, 10, 4)
+    await trio.sleep(12)
+    gone = weakref.ref(patient)
+    assert patient.pings == [10]
+    beat.stop()
+    beat.stop()  # which does not count twice
+    del patient
+    assert gone() is None  # although the beat stays in the heart until it is due
+    await trio.sleep(10)
+    assert other.pings == [10, 20]
+
+
+async def test_a_connection_may_end_while_it_is_pinged(autojump_clock: MockClock) -> None:
+    class Ending(Patient):
+        def ping(self) -> None:
+            super().ping()
+            beat.stop()
+
+    before = living()
+    patient = Ending()
+    beat = Heart().add(patient, 10, 4)
+    await trio.sleep(100)
+    assert (patient.pings, patient.mourned) == ([10], [])
+    assert living() == before
 
 
 async def test_one_that_stops_while_others_are_judged_is_left_alone(autojump_clock: MockClock) -> None:
-    @attrs.define
-    class Stopping(Fake):
+    class Stopping(Patient):
         """Takes another with it."""
 
         def mourn(self) -> None:
             super().mourn()
             beat.stop()
 
-    heart = Heart()
-    heart.add(Stopping(pings_answered=0), 10, 4)
-    victim = Fake(pings_answered=0)
+    heart, stopping, victim = Heart(), Stopping(), Patient()
+    heart.add(stopping, 10, 4)
     beat = heart.add(victim, 10, 4)
     await trio.sleep(20)
-    assert victim.given_up == []
+    assert (stopping.mourned, victim.mourned) == ([14], [])
+
+
+@pytest.mark.parametrize("fault", ["ping", "alive", "mourn"])
+async def test_a_fault_is_said_and_costs_one_connection_its_heartbeat(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    class Faulty(Patient):
+        pass
+
+    def fail(self: Patient) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(Faulty, fault, fail)
+    before = living()
+    heart, patient = Heart(), Patient([12])
+    heart.add(Faulty(), 10, 4)
+    heart.add(patient, 10, 4)
+    await trio.sleep(100)
+    assert (patient.pings, patient.mourned) == ([10, 20], [24])
+    heart.add(Faulty(), 10, 4)  # alone
+    await trio.sleep(100)
+    assert [record.getMessage() for record in caplog.records] == ["the heartbeat of a connection failed"] * 2
+    assert living() == before
+
+
+async def test_the_dead_are_bounded_by_the_living(autojump_clock: MockClock) -> None:
+    heart, beats = Heart(), list[weakref.ref[Beat]]()
+    for living in range(20):
+        for _ in range(100):
+            beat = heart.add(Patient(), 10, 4)
+            beats.append(weakref.ref(beat))
+            beat.stop()
+            del beat
+            assert sum(beat() is not None for beat in beats) <= living + 65
+        heart.add(Patient(), 10, 4)
+
+
+async def test_the_living_keep_their_times_when_the_dead_are_dropped(autojump_clock: MockClock) -> None:
+    heart = Heart()
+    patients = {10 + index * 37 % 100: Patient() for index in range(100)}  # by their intervals, in no order
+    beats = {interval: heart.add(patient, interval, 4) for interval, patient in patients.items()}
+    for interval in range(10, 50):
+        beats[interval].stop()
+    for _ in range(200):
+        heart.add(Patient(), 60, 4).stop()
+    await trio.sleep(150)
+    for interval, patient in patients.items():
+        assert patient == (Patient() if interval < 50 else Patient((), [interval], [interval + 4]))
+
+
+async def test_the_task_ends_with_the_last_beat_and_begins_with_the_next(autojump_clock: MockClock) -> None:
+    before = living()
+    heart, patient = Heart(), Patient()
+    for _ in range(2):
+        one, other = heart.add(patient, 10, 4), heart.add(patient, 10, 4)
+        await wait_all_tasks_blocked()
+        assert living() == before + 1
+        one.stop()
+        await wait_all_tasks_blocked()
+        assert living() == before + 1
+        other.stop()
+        await wait_all_tasks_blocked()
+        assert living() == before
+    assert trio.current_time() == 0
+    assert patient.pings == []
 
 
 async def test_a_beat_that_begins_as_the_last_one_ends_goes_on(autojump_clock: MockClock) -> None:
-    heart = Heart()
-    heart.add(Fake(), 10, 4).stop()
-    patient = Fake()
+    heart, patient = Heart(), Patient()
+    heart.add(Patient(), 10, 4).stop()
     heart.add(patient, 10, 4)
     await trio.sleep(15)
-    assert patient.pinged == [10]
+    assert (patient.pings, patient.mourned) == ([10], [14])
 
 
-async def test_those_that_have_stopped_are_forgotten_when_they_are_many(autojump_clock: MockClock) -> None:
-    patient = Fake()
-    async with beating(patient) as heart:
-        for _ in range(1000):
-            heart.add(Fake(), 1000, 4).stop()
-        assert len(heart._beats) < 100
-        await trio.sleep(15)
-    assert patient.pinged == [10]
+async def test_a_heart_at_rest_holds_nothing(autojump_clock: MockClock) -> None:
+    heart = Heart()
+    beat = heart.add(Patient(), 10, 4)
+    gone = weakref.ref(beat)
+    await wait_all_tasks_blocked()
+    beat.stop()
+    del beat
+    await wait_all_tasks_blocked()
+    assert gone() is None
+    assert trio.current_time() == 0
+
+
+def test_each_run_has_its_own_heart() -> None:
+    async def main() -> Heart:
+        assert current_heart() is current_heart()
+        return current_heart()
+
+    assert trio.run(main) is not trio.run(main)

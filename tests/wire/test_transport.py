@@ -234,7 +234,7 @@ class Told:
     def deliver(self, payloads: Sequence[Payload]) -> int:
         raise AssertionError("nobody has asked for it")
 
-    def answer(self, frame: Frame) -> None:
+    def answer(self, frame: Frame) -> bool:
         raise AssertionError("there are no control frames here")
 
     def fail(self, code: int, reason: str) -> None:
