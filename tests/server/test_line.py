@@ -99,7 +99,7 @@ def fill(line: PlainLine) -> int:
 
 async def acknowledged(line: PlainLine, count: int) -> None:
     """Wait until the peer's system has acknowledged so many bytes, and see that these are all."""
-    while (condition := line.condition()) is not None and condition.outstanding:
+    while (condition := line.condition()) is not None and condition.outstanding:  # noqa: ASYNC110 - nobody tells
         await trio.lowlevel.checkpoint()
     assert condition == Condition(departed=False, outstanding=False, acknowledged=count)
 
@@ -365,7 +365,7 @@ async def test_a_peer_that_has_left_has_departed_although_input_is_unread(way: s
         await peer.send_all(b"unread")
         await trio.lowlevel.wait_readable(line.fileno())
         cut_off(peer.socket) if way == "cuts" else peer.socket.close()
-        while (condition := line.condition()) is not None and not condition.departed:
+        while (condition := line.condition()) is not None and not condition.departed:  # noqa: ASYNC110 - nobody tells
             await trio.lowlevel.checkpoint()
         assert condition is not None
 
