@@ -23,6 +23,14 @@ from streamrt.errors import APIError as APIError
 from streamrt.errors import Ended as Ended
 from streamrt.errors import Fault as Fault
 from streamrt.errors import InvalidMessage as InvalidMessage
+from streamrt.runtime.broker import Broker as Broker
+from streamrt.runtime.broker import History as History
+from streamrt.runtime.broker import MemoryBroker as MemoryBroker
+from streamrt.runtime.subscribers import Attachment as Attachment
+from streamrt.runtime.subscribers import Subscription as Subscription
+from streamrt.runtime.topic import KeyStatistics as KeyStatistics
+from streamrt.runtime.topic import Topic as Topic
+from streamrt.runtime.topic import TopicStatistics as TopicStatistics
 from streamrt.server.serve import serve as serve
 from streamrt.wire.codec import EncodeError as EncodeError
 from streamrt.wire.deflate import Deflate as Deflate

@@ -16,6 +16,7 @@ from streamrt.api.signature import resolve_hints, show, show_parameters, where
 from streamrt.client.client import Client
 from streamrt.client.memory import MemoryConnector
 from streamrt.runtime.admission import Admission, AuthHandler, Middleware
+from streamrt.runtime.broker import Broker
 from streamrt.runtime.host import Host, Lifespan
 from streamrt.server.asgi import Receive, Scope, Send, serve_lifespan, serve_not_found, serve_websocket
 
@@ -42,6 +43,8 @@ class App:
         lifespan: An async context manager that is called with a nursery, entered before the first stream
             and left after the last. What it yields is there for handlers with `get_resources`; tasks
             started in the nursery are cancelled at the end, and their errors end the server.
+        broker: What connects the app's topics with those of other processes that have the same kind of broker.
+            Default: nothing, and the topics are those of all tasks in this Trio run.
         fallback: An ASGI application that takes plain HTTP requests. Default: they get a 404.
         limits: The limits of its streams, where an endpoint has none of its own.
 
@@ -57,6 +60,7 @@ class App:
         auth_handler: Authenticate | None = None,
         middleware: Sequence[Middleware] = (),
         lifespan: Lifespan | None = None,
+        broker: Broker | None = None,
         fallback: ASGIApp | None = None,
         limits: Limits | None = None,
     ) -> None:
@@ -76,6 +80,7 @@ class App:
                 middleware=tuple(middleware),
             ),
             lifespan=lifespan,
+            broker=broker,
         )
         self._fallback = fallback
 

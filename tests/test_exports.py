@@ -9,9 +9,10 @@ import pytest
 import streamrt
 
 PUBLIC = """
-    APIError App Client Cookie Deflate EncodeError Ended Endpoint Fault Header InvalidMessage Limits Query Request
-    Service StreamIn StreamInEndpoint StreamInOut StreamInOutEndpoint StreamOut StreamOutEndpoint
-    StreamOutWithResponse get_auth_data get_client get_resources serve
+    APIError App Attachment Broker Client Cookie Deflate EncodeError Ended Endpoint Fault Header History InvalidMessage
+    KeyStatistics Limits MemoryBroker Query Request Service StreamIn StreamInEndpoint StreamInOut StreamInOutEndpoint
+    StreamOut StreamOutEndpoint StreamOutWithResponse Subscription Topic TopicStatistics get_auth_data get_client
+    get_resources serve
 """.split()
 
 

@@ -39,7 +39,7 @@ class Recorder:
         return self.room
 
     def answer(self, frame: Frame) -> bool:
-        assert frame.is_control
+        assert frame.is_ready
         self.calls.append(("answer", frame.wire))
         return self.takes_pings
 

@@ -17,7 +17,7 @@ import trio
 
 from streamrt.errors import APIError, Ended
 from streamrt.wire.codec import Codec
-from streamrt.wire.transport import Payload
+from streamrt.wire.transport import Frame, Payload
 
 from .request import Request
 
@@ -45,7 +45,7 @@ class Port(ABC):
         """Return the next message; raise as `StreamIn.receive` does."""
 
     @abstractmethod
-    async def send(self, payload: bytes) -> None:
+    async def send(self, frame: Frame) -> None:
         """Queue or write one message; raise as `StreamOut.send` does."""
 
     @abstractmethod
@@ -101,6 +101,11 @@ class Stream(trio.abc.AsyncResource):
         await self._port.aclose()
 
 
+def port_of(stream: Stream) -> Port:
+    """Return what a stream stands on."""
+    return stream._port  # pyright: ignore[reportPrivateUsage] - it is ours, and not the handlers'
+
+
 @final
 class StreamIn(Stream, trio.abc.ReceiveChannel[In_co], Generic[In_co]):
     """A stream of messages that come in; iterate over it, or call `receive`.
@@ -147,7 +152,7 @@ class StreamOut(Stream, trio.abc.SendChannel[Out_contra], Generic[Out_contra]):
             trio.ClosedResourceError: This end has closed the stream.
             ResourceExhausted: The peer has not read for `send_timeout`. The stream has been ended.
         """
-        await self._port.send(self._encode(value))
+        await self._port.send(Frame(self._encode(value)))
 
 
 @final
@@ -167,7 +172,7 @@ class StreamInOut(Stream, trio.abc.ReceiveChannel[In_co], trio.abc.SendChannel[O
 
     async def send(self, value: Out_contra) -> None:
         """Send one message; see `StreamOut.send`."""
-        await self._port.send(self._encode(value))
+        await self._port.send(Frame(self._encode(value)))
 
 
 @final
@@ -183,7 +188,7 @@ class StreamOutWithResponse(Stream, trio.abc.SendChannel[Out_contra], Generic[Ou
 
     async def send(self, value: Out_contra) -> None:
         """Send one message; see `StreamOut.send`."""
-        await self._port.send(self._encode(value))
+        await self._port.send(Frame(self._encode(value)))
 
     async def response(self) -> Response_co:
         """Wait for the endpoint's response; for one that has none, until it has ended well.

@@ -17,9 +17,9 @@ flush and to close, is done on the way out of `open`.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Literal, final
+from typing import Literal, Protocol, final
 
 import trio
 
@@ -28,9 +28,10 @@ from streamrt.api.request import Request
 from streamrt.api.stream import Port
 from streamrt.errors import CloseCode, Ended, ResourceExhausted, error_from_close
 from streamrt.wire.backlog import Backlog
-from streamrt.wire.transport import Disconnected, Frame, Payload, PullTransport, Transport, payload_size
+from streamrt.wire.transport import Batch, Disconnected, Frame, Payload, PullTransport, Transport, payload_size
 from streamrt.wire.waiting import Waiting
 
+from .broker import Publication
 from .scopes import lone_error
 
 _TURN = 64
@@ -51,6 +52,41 @@ class Stalled(ResourceExhausted):
     def __init__(self, connection: Connection) -> None:
         super().__init__(f"the peer has not read for {connection.limits.send_timeout:g} s")
         self.connection: Connection = connection
+
+
+class Feed(Protocol):
+    """What sends to a stream besides its handler: a topic that it is attached to. Its calls never wait."""
+
+    def catch_up(self) -> None:
+        """Hand over what was published before now, because something is about to be sent behind it."""
+        ...
+
+
+class Source(Protocol):
+    """Whose slots they are."""
+
+    def taken(self) -> object:
+        """Note that the message in the oldest of its slots goes out."""
+        ...
+
+
+@final
+class Slot:
+    """A place in a queue, whose message may still be replaced or taken back."""
+
+    __slots__ = ("publication", "source")
+
+    def __init__(self, publication: Publication, source: Source) -> None:
+        self.publication: Publication = publication
+        self.source: Source = source
+
+    def __len__(self) -> int:
+        return len(self.publication.frame)
+
+    def take(self) -> Frame:
+        """Return the message, which goes out now."""
+        self.source.taken()
+        return self.publication.frame
 
 
 @final
@@ -74,6 +110,7 @@ class Connection(Port):
         "_bunching",
         "_closing",
         "_discarding",
+        "_feeds",
         "_flushed",
         "_grace",
         "_held",
@@ -119,7 +156,8 @@ class Connection(Port):
         self._owes_response = owes_response
         self._grace = grace
         self._inbox: Backlog[Payload] = Backlog(limits.receive_messages, limits.receive_bytes, payload_size)
-        self._outbox: Backlog[Frame] = Backlog(limits.send_messages, limits.send_bytes, len)
+        self._outbox: Backlog[Frame | Slot] = Backlog(limits.send_messages, limits.send_bytes, len)
+        self._feeds: list[Feed] = []
         self._nursery: trio.Nursery | None = None  # until the writer, which starts when something queues
         self._writing = False
         self._bunching = False  # messages go out faster than one for each turn of the scheduler
@@ -149,7 +187,7 @@ class Connection(Port):
             self._allow(inbox.free)
         return payload
 
-    async def send(self, payload: bytes) -> None:
+    async def send(self, frame: Frame) -> None:
         """Send one message; see `Port.send`."""
         self._turn += 1
         if self._turn % _TURN:
@@ -159,13 +197,14 @@ class Connection(Port):
             self._bunching = True  # now and then, to see whether the writer finds more than this one
         if self.ended is not None or self._closing:
             self._check_open()
-        frame = Frame(payload)
+        for feed in self._feeds:
+            feed.catch_up()
         somebody_waits = self._waiting_room is not None and self._waiting_room.locked()
         straight = not self._bunching and not self._inbox  # a burst of input makes a burst of output
         if straight and not somebody_waits and self._send_nowait(frame):
             return
         if somebody_waits or not self._outbox.offer(frame):
-            await self._offer_when_room(frame)
+            await self._wait_for_room(lambda: self._outbox.offer(frame))
         self._start_writer()
 
     async def aclose(self) -> None:
@@ -184,6 +223,59 @@ class Connection(Port):
     def round_trip_time(self) -> float | None:
         """Seconds that the last heartbeat took; see `Stream.round_trip_time`."""
         return self._transport.round_trip_time
+
+    # What a topic calls.
+
+    async def ready(self) -> None:
+        """Wait while the send channel is full; raise as `send` does.
+
+        Otherwise a peer that reads nothing, and makes its handler change topics, would fill it without an end.
+        """
+        await trio.lowlevel.checkpoint()
+        self._check_open()
+        if not self._outbox.free:
+            await self._wait_for_room(lambda: self._outbox.free > 0)
+
+    @contextmanager
+    def fed_by(self, feed: Feed) -> Generator[None]:
+        """Let a feed send to the stream for as long as the block lasts; what it has queued still goes out then."""
+        self._feeds.append(feed)
+        try:
+            yield
+        finally:
+            self._feeds.remove(feed)
+
+    def push(self, batch: Batch) -> int:
+        """Send messages of a feed, if nothing is queued before them.
+
+        Returns:
+            How many of them, the last ones, have to be queued.
+        """
+        if self._outbox or self._writing:
+            return len(batch.frames)
+        rest = self._transport.send_batch_nowait(batch)
+        if not rest:
+            return 0
+        self._outbox.extend(rest[:1])  # it may be out in part
+        self._start_writer()
+        return len(rest) - 1
+
+    def queue(self, slots: Sequence[Slot]) -> None:
+        """Queue messages of a feed, whether there is room or not: the feed has a limit of its own."""
+        self._outbox.extend(slots)
+        self._start_writer()
+
+    def unqueue(self, slot: Slot) -> None:
+        """Take back one that has not gone out."""
+        self._outbox.remove(slot)
+
+    def unqueue_all(self, source: Source) -> None:
+        """Take back all of a source that have not gone out."""
+        self._outbox.keep(lambda item: isinstance(item, Frame) or item.source is not source)
+
+    def resized(self, size: int) -> None:
+        """Note that a slot has got another message, so many bytes larger."""
+        self._outbox.queued_bytes += size
 
     # What its transport calls.
 
@@ -346,13 +438,13 @@ class Connection(Port):
                 return error
         return trio.EndOfChannel()
 
-    async def _offer_when_room(self, frame: Frame) -> None:
+    async def _wait_for_room(self, enter: Callable[[], bool]) -> None:
         if self._waiting_room is None:
             self._waiting_room = trio.StrictFIFOLock()
         with self._patience() as patience:
             async with self._waiting_room:
                 self._check_open()
-                while not self._outbox.offer(frame):
+                while not enter():
                     await self._outbox.room()
                     self._check_open()
         if patience.cancelled_caught:
@@ -416,9 +508,10 @@ class Connection(Port):
         try:
             while True:
                 await outbox.filled()
-                frames = outbox.take_batch(_WRITE_BYTES)
-                if not frames:
+                queued = outbox.take_batch(_WRITE_BYTES)
+                if not queued:
                     return
+                frames = [item if isinstance(item, Frame) else item.take() for item in queued]
                 self._bunching = len(frames) > 1
                 self._writing = True
                 await self._transport.send(frames)

@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from typing import TypeAlias, final
+from typing import TypeAlias, TypeVar, final
 
 import trio
 from attrs import define, field
@@ -21,12 +21,16 @@ from streamrt.errors import APIError, CloseCode, Ended
 from streamrt.wire.transport import Disconnected, Transport
 
 from .admission import Admission, Admitted, Incoming
+from .broker import Broker
 from .connection import Connection
+from .exchange import Exchange, own_exchange
 from .scopes import lone_error
 from .session import connect, run_session
 
 Lifespan: TypeAlias = Callable[[trio.Nursery], AbstractAsyncContextManager[object]]
 """Entered before the first stream, left after the last; it is given a nursery for background tasks."""
+
+T = TypeVar("T")
 
 _logger = logging.getLogger("streamrt")
 current_host: ContextVar[Host] = ContextVar("streamrt.host")
@@ -38,6 +42,7 @@ class _Run:
     """One time that the app runs: its resources, and how many blocks beside the first use them."""
 
     resources: object
+    exchange: Exchange | None
     left: trio.lowlevel.ParkingLot
     guests: int = 0
 
@@ -60,11 +65,13 @@ class Host:
         endpoints: All of them, in order.
         admission: The checks before the upgrade.
         lifespan: The app's resources; None when it has none.
+        broker: What connects its topics with those of other processes; None when nothing does.
     """
 
     endpoints: Sequence[Endpoint]
     admission: Admission
     lifespan: Lifespan | None
+    broker: Broker | None
     draining: trio.Event = field(factory=trio.Event, init=False)
     _servers: int = field(default=0, init=False)
     _shutdown: tuple[Callable[[], Awaitable[None]], float] | None = field(default=None, init=False)
@@ -93,10 +100,12 @@ class Host:
         try:
             async with AsyncExitStack() as stack:
                 self._check_draining(incoming)
-                if self.lifespan is not None and self._run is None:
+                if self._run is None and (self.lifespan or self.broker) is not None:
                     raise APIError.unavailable("the app is not running")
                 current_host.set(self)
-                context.resources.set(None if self._run is None else self._run.resources)
+                run = self._run
+                context.resources.set(None if run is None else run.resources)
+                own_exchange.set(None if run is None else run.exchange)
                 admitted = await self.admission.admit(incoming, stack)
                 self._check_draining(incoming)  # which may have begun meanwhile
                 accepted = True
@@ -149,10 +158,15 @@ class Host:
             with lone_error():
                 async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
                     stack.callback(nursery.cancel_scope.cancel)
+                    exchange = None
+                    if self.broker is not None:
+                        exchange = Exchange(self.broker)
+                        await stack.enter_async_context(self.broker.running())
                     resources = None
                     if self.lifespan is not None:
-                        resources = await stack.enter_async_context(self.lifespan(nursery))
-                    self._run = run = _Run(resources, self._left)
+                        with _set(own_exchange, exchange):  # for the tasks that it starts
+                            resources = await stack.enter_async_context(self.lifespan(nursery))
+                    self._run = run = _Run(resources, exchange, self._left)
                     nursery.start_soon(self._drain_on_shutdown)
                     self._changed()
                     try:
@@ -227,6 +241,15 @@ class Host:
     def _cut_off_all(self) -> None:
         for connection in self._streams:
             connection.cut_off(RESTART)
+
+
+@contextmanager
+def _set(variable: ContextVar[T], value: T) -> Generator[None]:
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
 
 
 RESTART = Ended("runtime", CloseCode.SERVICE_RESTART, "the server is restarting")

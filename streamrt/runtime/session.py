@@ -19,9 +19,10 @@ import logging
 
 import trio
 
+from streamrt.api import context
 from streamrt.api.endpoint import StreamInEndpoint
 from streamrt.errors import APIError
-from streamrt.wire.transport import Transport
+from streamrt.wire.transport import Frame, Transport
 
 from .admission import Admitted
 from .connection import Connection, Stalled
@@ -67,10 +68,11 @@ async def _run_handler(admitted: Admitted, connection: Connection) -> None:
     endpoint = admitted.endpoint
     stream = endpoint.stream(connection)
     arguments = (stream,) if endpoint.handshake is None else (admitted.handshake, stream)
+    context.connection_id.set(admitted.request.connection_id)
     with connection.scope:
         response = await endpoint.handler(*arguments)
         if isinstance(endpoint, StreamInEndpoint) and endpoint.outgoing is not None and connection.ended is None:
-            await connection.send(endpoint.outgoing.encode(response))
+            await connection.send(Frame(endpoint.outgoing.encode(response)))
 
 
 def _conclude(name: str, connection: Connection, error: Exception) -> None:

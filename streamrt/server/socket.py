@@ -32,7 +32,7 @@ from streamrt.wire.frames import (
     ping_frame,
     pong_frame,
 )
-from streamrt.wire.transport import Disconnected, Frame, Receiver, Transport
+from streamrt.wire.transport import Batch, Disconnected, Frame, Receiver, Transport
 
 from .heartbeat import Beat, current_heart
 from .line import BROKEN, LAST_READS, Line, PlainLine
@@ -177,7 +177,7 @@ class SocketTransport(Transport):
                 self._room = receiver.deliver(payloads)
             if frames.pings:
                 # All of one read in one write, or a flood of pings would make a flood of writes.
-                receiver.answer(Frame.control(b"".join(map(pong_frame, frames.pings))))
+                receiver.answer(Frame.ready(b"".join(map(pong_frame, frames.pings))))
                 frames.pings.clear()
             if frames.pongs:
                 self._measure()
@@ -246,6 +246,12 @@ class SocketTransport(Transport):
         except BROKEN:
             return False  # the writer finds out the same, and can say it
 
+    def send_batch_nowait(self, batch: Batch) -> Sequence[Frame]:
+        """Send messages in one write; see `Transport.send_batch_nowait`."""
+        if self._plain is None or self._deflate is not None:
+            return super().send_batch_nowait(batch)
+        return () if self.send_nowait(batch.joined) else (batch.joined,)
+
     async def send(self, frames: Sequence[Frame]) -> None:
         """Send messages in one write; see `Transport.send`."""
         line = self._line
@@ -263,7 +269,7 @@ class SocketTransport(Transport):
             raise self._gone or Disconnected(CloseCode.ABNORMAL)
 
     def _wire(self, frame: Frame) -> bytes:
-        if self._deflate is None or frame.is_control:
+        if self._deflate is None or frame.is_ready:
             return frame.wire
         assert self._limits.compression is not None
         if len(frame) < self._limits.compression.threshold:
@@ -358,7 +364,7 @@ class SocketTransport(Transport):
         self._heard = False
         self._pings += 1
         self._pinged_at = trio.current_time()
-        self._asked = self._receiver.answer(Frame.control(ping_frame(b"%d" % self._pings)))
+        self._asked = self._receiver.answer(Frame.ready(ping_frame(b"%d" % self._pings)))
         self._stuck = self._line.rest
 
     def _measure(self) -> None:

@@ -81,6 +81,25 @@ class Backlog(Generic[T]):
             if self._consumers:
                 self._consumers.wake()
 
+    def remove(self, item: T) -> None:
+        """Take out one message that is queued, wherever it stands; the nearer to the front, the faster.
+
+        Raises:
+            ValueError: It is not queued.
+        """
+        self._forget_taken()
+        self._items.remove(item)
+        self.queued_bytes -= self._size(item)
+        if self._producers and self.half_empty:
+            self._producers.wake_all()
+
+    def keep(self, wanted: Callable[[T], bool]) -> None:
+        """Take out all messages but those that are wanted."""
+        self._forget_taken()
+        self._items = [item for item in cast("list[T]", self._items) if wanted(item)]
+        self.queued_bytes = sum(map(self._size, cast("list[T]", self._items)))
+        self._producers.wake_all()
+
     @property
     def free(self) -> int:
         """How many messages more fit; none when the bytes are used up."""

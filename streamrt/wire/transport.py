@@ -52,15 +52,15 @@ class Frame:
         self._wire: bytes | None = None
 
     @classmethod
-    def control(cls, wire: bytes) -> Frame:
-        """Create a control frame from its bytes on the wire."""
+    def ready(cls, wire: bytes) -> Frame:
+        """Create one from its bytes on the wire: a control frame, or several messages at once."""
         frame = cls(wire)
         frame._wire = wire
         return frame
 
     @property
-    def is_control(self) -> bool:
-        """Whether it is no message."""
+    def is_ready(self) -> bool:
+        """Whether it is not one message, but what goes over the wire as it is."""
         return self._wire is self.payload
 
     def __len__(self) -> int:
@@ -79,6 +79,24 @@ class Frame:
         if self._wire is None:
             self._wire = data_frame(self.payload)
         return self._wire
+
+
+@final
+class Batch:
+    """Messages that go out together, to many streams; for sockets they are joined once."""
+
+    __slots__ = ("_joined", "frames")
+
+    def __init__(self, frames: Sequence[Frame]) -> None:
+        self.frames: Sequence[Frame] = frames
+        self._joined: Frame | None = None if len(frames) > 1 else frames[0]
+
+    @property
+    def joined(self) -> Frame:
+        """All of them as one; it is for sockets only."""
+        if self._joined is None:
+            self._joined = Frame.ready(b"".join([frame.wire for frame in self.frames]))
+        return self._joined
 
 
 @final
@@ -154,6 +172,16 @@ class Transport(ABC):
         is the first of the next `send`, unless the stream ends before.
         """
         return False
+
+    def send_batch_nowait(self, batch: Batch) -> Sequence[Frame]:
+        """Send as many messages as the carrier takes this instant; return what is left of them.
+
+        As for `send_nowait`, nothing is queued before them, and the first that is left is the first of the next `send`.
+        """
+        for count, frame in enumerate(batch.frames):
+            if not self.send_nowait(frame):
+                return batch.frames[count:]
+        return ()
 
     @abstractmethod
     async def send(self, frames: Sequence[Frame]) -> None:

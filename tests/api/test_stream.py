@@ -21,7 +21,7 @@ from streamrt import (
 )
 from streamrt.api.stream import Port
 from streamrt.wire.codec import codec
-from streamrt.wire.transport import Payload
+from streamrt.wire.transport import Frame, Payload
 
 
 @frozen
@@ -48,8 +48,8 @@ class FakePort(Port):
             raise trio.EndOfChannel
         return self._incoming.popleft()
 
-    async def send(self, payload: bytes) -> None:
-        self.sent.append(payload)
+    async def send(self, frame: Frame) -> None:
+        self.sent.append(frame.payload)
 
     async def aclose(self) -> None:
         self.ended = Ended("handler", 1000)

@@ -37,7 +37,7 @@ async def echo(stream: StreamInOut[Any, Any]) -> None:
         if isinstance(payload, str):
             await connection.send(payload.encode())
         else:
-            connection.answer(Frame.control(binary_frame(payload, connection._transport._deflate)))
+            connection.answer(Frame.ready(binary_frame(payload, connection._transport._deflate)))
 
 
 def binary_frame(payload: bytes, deflate: Any) -> bytes:

@@ -92,7 +92,7 @@ async def test_everything_that_queued_up_goes_out_in_one_send(autojump_clock) ->
     connection = connect(transport)
     async with connection.open():
         for value in range(50):
-            await connection.send(b"%d" % value)
+            await connection.send(Frame(b"%d" % value))
         await trio.testing.wait_all_tasks_blocked()
         transport.going_on.set()
     sends = [call for call in transport.calls if call[0] == "send"]
@@ -105,7 +105,7 @@ async def test_one_send_takes_64_kib_so_that_a_slow_peer_makes_room_in_time(auto
     transport.going_on.set()
     async with connection.open():
         for _ in range(20):
-            await connection.send(b"x" * 10_000)
+            await connection.send(Frame(b"x" * 10_000))
     assert [len(call[1]) for call in transport.calls if call[0] == "send"] == [6, 6, 6, 2]
 
 
@@ -115,7 +115,7 @@ async def test_with_nothing_queued_a_message_goes_straight_through(autojump_cloc
     transport.going_on.set()
     async with connection.open():
         for value in range(4):
-            await connection.send(b"%d" % value)
+            await connection.send(Frame(b"%d" % value))
     sent = [call for call in transport.calls if call[0] in ("send_nowait", "send")]
     assert sent == [("send_nowait", "0"), ("send_nowait", "1"), ("send", ["2", "3"])]
 
@@ -124,11 +124,11 @@ async def test_nothing_overtakes_what_is_queued_or_being_written(autojump_clock)
     transport = Recorder(takes_nowait=1)
     connection = connect(transport)
     async with connection.open():
-        await connection.send(b"0")
-        await connection.send(b"1")
+        await connection.send(Frame(b"0"))
+        await connection.send(Frame(b"1"))
         await trio.testing.wait_all_tasks_blocked()
         transport.takes_nowait = 10  # but "1" is still in the writer's hand
-        await connection.send(b"2")
+        await connection.send(Frame(b"2"))
         transport.going_on.set()
     sent = [call[1] for call in transport.calls if call[0] in ("send_nowait", "send")]
     assert sent == ["0", ["1"], ["2"]]
@@ -139,7 +139,7 @@ async def test_a_block_that_raises_closes_with_1001_and_its_error_comes_out_as_i
     connection = connect(transport)
     with pytest.raises(KeyError, match="mine"):
         async with connection.open():
-            await connection.send(b"not flushed")
+            await connection.send(Frame(b"not flushed"))
             raise KeyError("mine")
     assert connection.ended == Ended("handler", 1001)
     assert ("close", 1001, "") in transport.calls
@@ -211,13 +211,13 @@ async def test_a_writer_that_finds_the_peer_gone_ends_the_stream(autojump_clock)
 
     connection = connect(Gone(), grace=2)
     async with connection.open():
-        await connection.send(b"1")
+        await connection.send(Frame(b"1"))
         with connection.scope:
             await trio.sleep_forever()
         assert trio.current_time() == 2
         assert connection.ended == Ended("peer", 1006)
         with pytest.raises(trio.BrokenResourceError, match="ended by the peer: 1006"):
-            await connection.send(b"2")
+            await connection.send(Frame(b"2"))
 
 
 async def test_senders_that_wait_for_room_wake_when_the_peer_is_gone(autojump_clock) -> None:
@@ -228,7 +228,7 @@ async def test_senders_that_wait_for_room_wake_when_the_peer_is_gone(autojump_cl
         async def flood() -> None:
             with pytest.raises(trio.BrokenResourceError):
                 while True:
-                    await connection.send(b"1")
+                    await connection.send(Frame(b"1"))
 
         nursery.start_soon(flood)
         await trio.testing.wait_all_tasks_blocked()
@@ -294,7 +294,7 @@ async def test_a_client_gets_the_close_as_the_error_that_it_means(
             with pytest.raises(expected):
                 await connection.receive()
         with pytest.raises(trio.BrokenResourceError):
-            await connection.send(b"1")
+            await connection.send(Frame(b"1"))
 
 
 async def test_a_client_that_gets_what_it_does_not_take_ends_the_stream(autojump_clock) -> None:
@@ -323,7 +323,7 @@ async def test_closing_discards_what_comes_in_and_is_safe_to_repeat(autojump_clo
             await trio.lowlevel.checkpoint()
         with pytest.raises(trio.ClosedResourceError):
             await connection.receive()
-        await connection.send(b"the response")
+        await connection.send(Frame(b"the response"))
     assert await theirs.receive() == ["the response"]
 
 
@@ -338,11 +338,11 @@ async def pair() -> AsyncGenerator[tuple[Connection, MemoryTransport]]:
 async def test_a_cancelled_aclose_leaves_the_stream_closed(autojump_clock) -> None:
     async with pair() as (connection, theirs):
         theirs.stall()
-        await connection.send(b"1")
+        await connection.send(Frame(b"1"))
         with trio.move_on_after(1):
             await connection.aclose()
         with pytest.raises(trio.ClosedResourceError):
-            await connection.send(b"2")
+            await connection.send(Frame(b"2"))
         theirs.resume()
     assert await theirs.receive() == ["1"]
 
@@ -362,7 +362,7 @@ async def test_a_transport_that_takes_everything_at_once_does_not_keep_others_fr
 
         nursery.start_soon(other)
         for _ in range(6400):
-            await connection.send(b"1")
+            await connection.send(Frame(b"1"))
         assert turns >= 6400 / 64 - 1  # at the last of them the other one may come after us
         nursery.cancel_scope.cancel()
 
@@ -395,9 +395,9 @@ async def test_a_stall_aborts_the_transport_and_tells_all_who_wait(autojump_cloc
         async def send(delay: float) -> None:
             await trio.sleep(delay)
             try:
-                await connection.send(b"1")
-                await connection.send(b"1")
-                await connection.send(b"1")
+                await connection.send(Frame(b"1"))
+                await connection.send(Frame(b"1"))
+                await connection.send(Frame(b"1"))
             except (APIError.ResourceExhausted, trio.BrokenResourceError) as error:
                 told.append(f"{type(error).__name__} at {trio.current_time():g}")
 
@@ -539,7 +539,7 @@ async def test_after_a_loss_what_was_delivered_can_still_be_received() -> None:
 
 
 async def test_an_answer_goes_straight_or_queues_or_is_dropped_when_there_is_no_room(autojump_clock) -> None:
-    pong = Frame.control(b"pong")
+    pong = Frame.ready(b"pong")
     async with delivering() as (connection, transport, receiver):
         assert receiver.answer(pong)
         assert transport.calls == [b"pong"]
@@ -560,9 +560,9 @@ async def test_an_answer_goes_straight_or_queues_or_is_dropped_when_there_is_no_
 
 async def test_answers_stand_in_line_with_messages(autojump_clock) -> None:
     async with delivering(takes_nowait=False) as (connection, transport, receiver):
-        await connection.send(b"1")
-        receiver.answer(Frame.control(b"pong"))
-        await connection.send(b"2")
+        await connection.send(Frame(b"1"))
+        receiver.answer(Frame.ready(b"pong"))
+        await connection.send(Frame(b"2"))
     assert transport.calls[0] == [b"1", b"pong", b"2"]
 
 
@@ -570,7 +570,7 @@ async def test_a_burst_of_input_makes_one_write_of_output(autojump_clock) -> Non
     async with delivering() as (connection, transport, receiver):
         receiver.deliver(["1", "2", "3"])
         for _ in range(3):
-            await connection.send((await connection.receive()).encode())  # type: ignore[union-attr]
+            await connection.send(Frame((await connection.receive()).encode()))  # type: ignore[union-attr]
         await trio.testing.wait_all_tasks_blocked()
         assert transport.calls == [[b"1", b"2", b"3"]]
 
@@ -578,12 +578,12 @@ async def test_a_burst_of_input_makes_one_write_of_output(autojump_clock) -> Non
 async def test_a_flood_goes_out_in_few_writes_and_single_messages_straight(autojump_clock) -> None:
     async with delivering() as (connection, transport, _):
         for _ in range(64 * 20):
-            await connection.send(b"x")
+            await connection.send(Frame(b"x"))
         await trio.testing.wait_all_tasks_blocked()
         writes = len(transport.calls)
         assert writes < 64 + 2 * 20
         for _ in range(130):
-            await connection.send(b"y")
+            await connection.send(Frame(b"y"))
             await trio.testing.wait_all_tasks_blocked()
         single = transport.calls[writes:]
         assert single.count(b"y") >= 126  # now and then one is queued, to see whether others come behind it
@@ -595,11 +595,11 @@ async def test_who_waits_for_room_is_not_overtaken_although_the_queue_has_just_b
         transport.going_on = trio.Event()
         async with trio.open_nursery() as nursery:
             for value in (b"1", b"2", b"3"):
-                nursery.start_soon(connection.send, value)
+                nursery.start_soon(connection.send, Frame(value))
                 await trio.testing.wait_all_tasks_blocked()
             transport.takes_nowait = True
             transport.going_on.set()
-            await connection.send(b"4")
+            await connection.send(Frame(b"4"))
     assert [payload for call in transport.calls[:-1] for payload in (call if isinstance(call, list) else [call])] == [
         b"1",
         b"2",

@@ -143,7 +143,7 @@ async def test_control_frames_are_never_compressed() -> None:
     limits = Limits(ping_interval=None, compression=Deflate(threshold=0))
     ping = ping_frame(bytes(100))
     async with plain(None, limits, deflate=negotiated(limits)) as stream:
-        assert stream.transport.send_nowait(Frame.control(ping))
-        await stream.transport.send([Frame.control(ping)])
+        assert stream.transport.send_nowait(Frame.ready(ping))
+        await stream.transport.send([Frame.ready(ping)])
         stream.line.shutdown()
         assert await stream.heard() == ping + ping

@@ -349,11 +349,11 @@ def test_a_message_becomes_a_websocket_frame_once() -> None:
     frame = Frame(b'{"a":1}')
     assert frame.wire == b"\x81\x07" + b'{"a":1}'
     assert frame.wire is frame.wire
-    assert not frame.is_control
+    assert not frame.is_ready
 
 
 def test_a_control_frame_is_its_bytes_on_the_wire() -> None:
-    frame = Frame.control(b"\x8a\x00")
+    frame = Frame.ready(b"\x8a\x00")
     assert frame.wire == b"\x8a\x00"
-    assert frame.is_control
+    assert frame.is_ready
     assert len(frame) == 2

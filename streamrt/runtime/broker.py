@@ -1,0 +1,274 @@
+"""The seam between topics and what carries their messages from one process to another, and the broker for one process.
+
+A broker moves publications between channels of the same name, wherever they are. The rules:
+
+- what one task publishes on a channel is delivered everywhere in that order, once, to the publisher's process too;
+- once `subscribe` has returned, what is published is delivered, and after `unsubscribe` nothing is, until `subscribe`;
+- `unsubscribe` is a plain call, so that nothing can be left subscribed by a cancellation; one that is followed by a
+  `subscribe` loses nothing that is published after that;
+- where a history is kept, every publication has a position: an epoch, which changes when a history begins anew, and an
+  offset in it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from abc import ABC, abstractmethod
+from collections import OrderedDict, deque
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar, NamedTuple, TypeAlias, final
+
+import attrs
+import trio
+from attrs import define, field, frozen
+
+from streamrt.wire.transport import Frame
+
+
+def _more_than_none(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ValueError(f"{attribute.name} of a history must be more than 0, not {value!r}")
+
+
+@final
+@frozen(kw_only=True)
+class History:
+    """How much of a topic is kept for those who come back, or come late. Each key has a history of its own.
+
+    Args:
+        messages: The newest so many. Default 100.
+        seconds: Of these, what is no older. A history that nothing has touched for so long is forgotten. Default 300.
+        bytes: And of these, what fits into so many bytes; one message always does. Default 1 MiB.
+    """
+
+    OLDEST: ClassVar[str] = "oldest"
+    """For `since`: everything that is kept."""
+
+    messages: int = field(default=100, validator=_more_than_none)
+    seconds: float = field(default=300, validator=_more_than_none)
+    bytes: int = field(default=1 << 20, validator=_more_than_none)
+
+
+class Channel(NamedTuple):
+    """What is published to, and subscribed to: one key of one topic."""
+
+    topic: str
+    key: str
+
+
+@final
+@frozen
+class Position:
+    """A place in a history.
+
+    Args:
+        epoch: Of the history that it is a place in; letters and digits.
+        offset: Of the last message before it, from 1; 0 is the beginning.
+    """
+
+    epoch: str
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.offset}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position | None:
+        """Read one; None when it is none, for it may come from anywhere."""
+        epoch, _, offset = text.partition(".")
+        return cls(epoch, int(offset)) if offset.isascii() and offset.isdecimal() and len(offset) < 20 else None
+
+
+@final
+class Publication:
+    """One message on its way to all who are subscribed; the same object for all of them.
+
+    Args:
+        frame: The message.
+        origin: The connection id of the stream whose handler has published it, in this process.
+        exclude: The connection id of the stream that does not get it, in this process.
+        name: Under which a later message takes its place, for those who want the latest only.
+    """
+
+    __slots__ = ("exclude", "frame", "message", "name", "origin", "position")
+
+    def __init__(
+        self, frame: Frame, *, origin: int | None = None, exclude: int | None = None, name: Hashable = None
+    ) -> None:
+        self.frame: Frame = frame
+        self.origin: int | None = origin
+        self.exclude: int | None = exclude
+        self.name: Hashable = name
+        self.position: Position | None = None
+        """Set by the broker, where a history is kept."""
+        self.message: object = None
+        """Decoded, by the first subscriber that wants it so."""
+
+    def is_after(self, position: Position) -> bool:
+        """Whether it was published after a position, or in another history."""
+        at = self.position
+        return at is None or at.epoch != position.epoch or at.offset > position.offset
+
+
+@final
+@frozen
+class Replay:
+    """What a history answers.
+
+    Args:
+        publications: What was published after the position that was asked about, oldest first.
+        position: Behind the last of them.
+        recovered: Whether that is everything.
+    """
+
+    publications: Sequence[Publication]
+    position: Position
+    recovered: bool
+
+    @property
+    def start(self) -> Position:
+        """Before the first of them."""
+        return attrs.evolve(self.position, offset=self.position.offset - len(self.publications))
+
+
+Deliver: TypeAlias = Callable[[Channel, Publication], None]
+"""Gives a publication to this process's subscribers; a plain call, which never waits and never fails."""
+
+
+class Broker(ABC):
+    """Carries publications between processes; see the rules of this file."""
+
+    def __init__(self) -> None:
+        self.deliver: Deliver = _to_nobody
+        """Set before anything else is asked of it."""
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Be connected for as long as the block lasts. By default there is nothing to connect to."""
+        yield
+
+    @abstractmethod
+    async def publish(self, channel: Channel, publication: Publication, history: History | None) -> None:
+        """Have a message delivered, to this process too.
+
+        Args:
+            channel: Where.
+            publication: The message. Its `origin` and `exclude` mean nothing in another process.
+            history: What is to be kept of the channel.
+        """
+
+    @abstractmethod
+    async def subscribe(self, channel: Channel) -> None:
+        """Have what is published on a channel delivered from now on. May be repeated."""
+
+    @abstractmethod
+    def unsubscribe(self, channel: Channel) -> None:
+        """Have no more of it delivered."""
+
+    @abstractmethod
+    async def replay(self, channel: Channel, since: str | None, history: History) -> Replay:
+        """Return what a channel's history has after a position, none of it when it does not have all.
+
+        Args:
+            channel: Which.
+            since: The position as text, however wrong; `History.OLDEST`; or None for nothing but the position.
+            history: What is kept of it.
+        """
+
+
+def _to_nobody(_channel: Channel, _publication: Publication) -> None: ...
+
+
+@final
+class MemoryBroker(Broker):
+    """Carries publications within this process: it delivers at once, and never waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._subscribed: set[Channel] = set()
+        self._logs: dict[
+            str, OrderedDict[Channel, _Log]
+        ] = {}  # by topic; the one first that was touched least recently
+
+    async def publish(self, channel: Channel, publication: Publication, history: History | None) -> None:
+        """Deliver a message; see `Broker.publish`. Not a checkpoint."""
+        if history is not None:
+            self._log(channel, history).append(publication, history)
+        self.deliver(channel, publication)
+
+    async def subscribe(self, channel: Channel) -> None:
+        """See `Broker.subscribe`. Not a checkpoint."""
+        self._subscribed.add(channel)
+
+    def unsubscribe(self, channel: Channel) -> None:
+        """See `Broker.unsubscribe`."""
+        self._subscribed.discard(channel)
+        logs = self._logs.get(channel.topic)
+        if logs is not None and channel in logs:
+            _touch(logs, channel)
+
+    async def replay(self, channel: Channel, since: str | None, history: History) -> Replay:
+        """See `Broker.replay`. Not a checkpoint."""
+        return self._log(channel, history).replay(since, history)
+
+    def _log(self, channel: Channel, history: History) -> _Log:
+        """Return a channel's log, and forget those that have not been touched for too long."""
+        logs = self._logs.setdefault(channel.topic, OrderedDict())
+        if channel not in logs:
+            logs[channel] = _Log()
+        log = _touch(logs, channel)
+        while True:
+            oldest = next(iter(logs))
+            if logs[oldest].touched > log.touched - history.seconds:
+                return log
+            if oldest in self._subscribed:
+                _touch(logs, oldest)
+            else:
+                del logs[oldest]
+
+
+def _touch(logs: OrderedDict[Channel, _Log], channel: Channel) -> _Log:
+    log = logs[channel]
+    log.touched = trio.current_time()
+    logs.move_to_end(channel)
+    return log
+
+
+@final
+@define
+class _Log:
+    """The history of one channel."""
+
+    epoch: str = field(factory=lambda: secrets.token_hex(4))
+    offset: int = 0
+    bytes: int = 0
+    touched: float = 0
+    entries: deque[tuple[float, Publication]] = field(factory=lambda: deque[tuple[float, Publication]]())
+
+    def append(self, publication: Publication, history: History) -> None:
+        self.offset += 1
+        self.bytes += len(publication.frame)
+        publication.position = Position(self.epoch, self.offset)
+        self.entries.append((self.touched, publication))
+        while len(self.entries) > history.messages or (self.bytes > history.bytes and len(self.entries) > 1):
+            self._forget_oldest()
+        self._forget_old(history)
+
+    def replay(self, since: str | None, history: History) -> Replay:
+        self._forget_old(history)
+        first = self.offset - len(self.entries)  # the oldest place that there is
+        asked = Position(self.epoch, first) if since == History.OLDEST else Position.parse(since or "")
+        recovered = asked is not None and asked.epoch == self.epoch and first <= asked.offset <= self.offset
+        publications: list[Publication] = []
+        if asked is not None and recovered:
+            publications = [publication for _, publication in list(self.entries)[asked.offset - first :]]
+        return Replay(publications, Position(self.epoch, self.offset), recovered)
+
+    def _forget_old(self, history: History) -> None:
+        while self.entries and self.entries[0][0] <= self.touched - history.seconds:
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        _, publication = self.entries.popleft()
+        self.bytes -= len(publication.frame)

@@ -1,0 +1,152 @@
+"""All rooms of all topics in one place, the fan-out that serves them, and the broker that connects them with others.
+
+There is one exchange in a Trio run, for all apps and tasks in it, and one for each app that has a broker of its own.
+The fan-out is one system task for as long as there are rooms, like the hub that reads: it serves every room that has
+something new, and lets others run when that takes long.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import final
+
+import trio
+from attrs import define
+
+from streamrt.wire.waiting import Waiting
+
+from .broker import Broker, Channel, MemoryBroker, Publication
+from .room import Room, Subscriber, Terms
+
+_TURN = 64
+"""Messages that one task may publish before others get a turn, when nobody is subscribed."""
+
+_FAN_OUT = 0.005
+"""Seconds of the fan-out, after which others get a turn."""
+
+_logger = logging.getLogger("streamrt")
+
+
+@final
+@define
+class Totals:
+    """What a topic has counted in rooms that are gone, and the messages that were published in this process."""
+
+    published: int = 0
+    delivered: int = 0
+    dropped: int = 0
+
+
+@final
+class Exchange:
+    """Rooms, a fan-out and a broker.
+
+    Args:
+        broker: What connects it; no other exchange may have it.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        broker.deliver = self._deliver
+        self.broker: Broker = broker
+        self._rooms: dict[Channel, Room] = {}
+        self._totals: dict[str, Totals] = {}
+        self._terms: dict[str, Terms] = {}
+        self._new: dict[Room, None] = {}  # rooms that have something to hand out
+        self._idle = Waiting()  # the fan-out, when there are none
+        self._scope = trio.CancelScope()
+        self._turn = 0
+
+    def totals(self, terms: Terms) -> Totals:
+        """Return what is counted of a topic.
+
+        Raises:
+            ValueError: Another topic has the same name.
+        """
+        if self._terms.setdefault(terms.name, terms) is not terms:
+            raise ValueError(f"two topics have the name {terms.name!r}; their subscribers would get both's messages")
+        return self._totals.setdefault(terms.name, Totals())
+
+    def rooms(self, terms: Terms) -> Iterator[Room]:
+        """Yield the rooms of a topic."""
+        return (room for channel, room in self._rooms.items() if channel.topic == terms.name)
+
+    @contextmanager
+    def inside(self, channel: Channel, terms: Terms, subscriber: Subscriber) -> Generator[None]:
+        """Have somebody in a room for as long as the block lasts; going in and out are plain calls."""
+        self.totals(terms)
+        room = self._rooms.get(channel)
+        if room is None:
+            if not self._rooms:
+                self._scope = trio.CancelScope()
+                trio.lowlevel.spawn_system_task(self._fan_out, self._scope)
+            room = self._rooms[channel] = Room(channel, terms)
+        room.add(subscriber)
+        try:
+            yield
+        finally:
+            room.remove(subscriber)
+            if not room.subscribers:
+                self._close(room)
+
+    def _close(self, room: Room) -> None:
+        del self._rooms[room.channel]
+        self._new.pop(room, None)
+        room.emptied.wake_all()
+        self.broker.unsubscribe(room.channel)
+        totals = self._totals[room.channel.topic]
+        totals.delivered += room.delivered
+        totals.dropped += room.dropped
+        if not self._rooms:
+            self._scope.cancel()
+
+    async def publish(self, channel: Channel, terms: Terms, publication: Publication) -> None:
+        """Publish; wait while the fan-out is behind, and never for a subscriber."""
+        self._turn += 1
+        if self._turn % _TURN:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+        while (room := self._rooms.get(channel)) is not None and room.full:
+            await room.emptied.wait()
+        self.totals(terms).published += 1
+        await self.broker.publish(channel, publication, terms.history)
+
+    def _deliver(self, channel: Channel, publication: Publication) -> None:
+        room = self._rooms.get(channel)
+        if room is not None:
+            room.note(publication)
+            self._new[room] = None
+            if self._idle:
+                self._idle.wake()
+
+    async def _fan_out(self, scope: trio.CancelScope) -> None:
+        with scope:
+            while True:
+                if not self._new:
+                    await self._idle.wait()
+                end = time.perf_counter() + _FAN_OUT
+                for room in list(self._new):
+                    if room.hand_out(end):
+                        del self._new[room]
+                    if time.perf_counter() >= end:
+                        break
+                if self._new:
+                    await trio.lowlevel.checkpoint()
+
+
+_shared: trio.lowlevel.RunVar[Exchange | None] = trio.lowlevel.RunVar("streamrt.exchange", None)
+own_exchange: ContextVar[Exchange | None] = ContextVar("streamrt.exchange", default=None)
+"""That of the app that a task belongs to, if it has a broker."""
+
+
+def current_exchange() -> Exchange:
+    """Return the exchange of this task's app, or that of the Trio run."""
+    exchange = own_exchange.get() or _shared.get()
+    if exchange is None:
+        exchange = Exchange(MemoryBroker())
+        _shared.set(exchange)
+    return exchange

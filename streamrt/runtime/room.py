@@ -1,0 +1,255 @@
+"""One key of one topic: who is there, and what is about to be handed to them.
+
+What is published is noted in a short log, and the fan-out hands it on, in its next turn, to everyone: all that has
+been noted by then in one write for each, joined once. Everyone in the room has a place in the log. So whoever has to
+be ahead of the others, because it leaves or sends something itself, is handed what it lacks before they are.
+
+Whoever publishes waits when the log is full. That is the time the fan-out takes, and never that of a subscriber: what
+one does not take is queued for it alone (`Subscriber.take`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Literal, TypeAlias, final
+
+from attrs import frozen
+
+from streamrt.wire.codec import Codec
+from streamrt.wire.transport import Batch
+from streamrt.wire.waiting import Waiting
+
+from .broker import Channel, History, Position, Publication
+
+WhenFull: TypeAlias = Literal["disconnect", "drop_oldest", "drop_newest", "latest"]
+
+_LOG_MESSAGES = 64
+"""Messages that one write takes at most: well under a millisecond of work for each hundred subscribers."""
+
+_LOG_BYTES = 64 * 1024
+"""Bytes of the same: more would bring nothing."""
+
+_SHARE = 4
+"""The part of a backlog that the log may hold, so that a burst is handed on before it can fill one."""
+
+_AT_ONCE = 32
+"""Subscribers that are served before the time is looked at."""
+
+_logger = logging.getLogger("streamrt")
+
+
+@final
+@frozen(kw_only=True)
+class Terms:
+    """What a topic was declared with; see `Topic`."""
+
+    name: str
+    codec: Codec[Any]
+    when_full: WhenFull
+    latest_by: Callable[[Any], Hashable] | None
+    backlog: int
+    backlog_bytes: int
+    history: History | None
+
+
+class Subscriber(ABC):
+    """Somebody in a room."""
+
+    __slots__ = ("handed", "replayed", "room", "seen")
+
+    def __init__(self) -> None:
+        self.room: Room | None = None
+        self.seen: int = 0  # how much of all that was ever noted in the room it has been handed
+        self.handed: Position | None = None  # the position of the last of it
+        self.replayed: Position | None = None  # of the last that a history has had; what comes late is not after it
+
+    def skips(self, publication: Publication) -> bool:
+        """Whether a message is not for this one."""
+        if self.replayed is None:
+            return False
+        if publication.is_after(self.replayed):
+            self.replayed = None
+            return False
+        return True
+
+    @property
+    def is_shy(self) -> bool:
+        """Whether it skips what it has published itself."""
+        return False
+
+    @abstractmethod
+    def take(self, publications: Sequence[Publication], batch: Batch) -> None:
+        """Take messages, all of them: what it cannot use at once it queues, within the limits of the topic.
+
+        Args:
+            publications: The messages.
+            batch: The same, as frames; others get it too.
+        """
+
+    @abstractmethod
+    def fail(self) -> None:
+        """Be gone, after a fault of ours."""
+
+    def catch_up(self) -> None:
+        """Take what has been noted before now."""
+        if self.room is not None:
+            self.room.serve(self)
+
+
+@final
+class Room:
+    """Who is subscribed to one channel, and what they have not been handed yet.
+
+    Args:
+        channel: Which.
+        terms: Those of its topic.
+    """
+
+    __slots__ = (
+        "_bytes",
+        "_goal",
+        "_limit",
+        "_limit_bytes",
+        "_log",
+        "_passing",
+        "_shy",
+        "_slice",
+        "_start",
+        "channel",
+        "delivered",
+        "dropped",
+        "emptied",
+        "published",
+        "subscribers",
+        "terms",
+    )
+
+    def __init__(self, channel: Channel, terms: Terms) -> None:
+        self.channel: Channel = channel
+        self.terms: Terms = terms
+        self.subscribers: dict[Subscriber, None] = {}
+        self.published = 0
+        self.delivered = 0
+        self.dropped = 0
+        self.emptied: Waiting = Waiting()
+        self._shy = 0
+        self._log: list[Publication] = []
+        self._start = 0  # how much was noted before the first of the log
+        self._bytes = 0
+        self._limit = max(1, min(_LOG_MESSAGES, terms.backlog // _SHARE))
+        self._limit_bytes = min(_LOG_BYTES, terms.backlog_bytes // _SHARE)
+        self._passing: list[Subscriber] = []  # whom the pass that is under way has still to serve
+        self._goal = 0  # where it ends
+        self._slice: _Slice | None = None  # what was handed out last, if nothing has been noted since
+
+    def add(self, subscriber: Subscriber) -> None:
+        """Let somebody in, who hears what is published from now on."""
+        subscriber.room = self
+        subscriber.seen = self._end
+        self.subscribers[subscriber] = None
+        self._shy += subscriber.is_shy
+
+    def remove(self, subscriber: Subscriber) -> None:
+        """Let somebody go; it is handed what was published before now."""
+        self._serve_safely(subscriber)
+        subscriber.room = None
+        del self.subscribers[subscriber]
+        self._shy -= subscriber.is_shy
+
+    @property
+    def full(self) -> bool:
+        """Whether whoever publishes has to wait, until `emptied`."""
+        return len(self._log) >= self._limit or self._bytes >= self._limit_bytes
+
+    def note(self, publication: Publication) -> None:
+        """Note a message for everyone who is there."""
+        self.published += 1
+        terms = self.terms
+        if terms.latest_by is not None and publication.name is None:
+            publication.name = terms.latest_by(message_of(publication, terms))
+        if not self._shy:
+            publication.origin = None
+        self._log.append(publication)
+        self._bytes += len(publication.frame)
+        self._slice = None
+
+    def hand_out(self, until: float) -> bool:
+        """Serve everyone, or go on where the time was over.
+
+        Args:
+            until: When it is over, by `time.perf_counter`.
+
+        Returns:
+            Whether everyone has been handed everything.
+        """
+        if not self._passing:
+            self._passing.extend(reversed(self.subscribers))
+            self._goal = self._end
+        while self._passing:
+            for _ in range(min(_AT_ONCE, len(self._passing))):
+                subscriber = self._passing.pop()
+                if subscriber.room is self:  # else it has left
+                    self._serve_safely(subscriber)
+            if self._passing and time.perf_counter() >= until:
+                return False
+        handed = self._goal - self._start
+        self._bytes -= sum(len(publication.frame) for publication in self._log[:handed])
+        del self._log[:handed]
+        self._start = self._goal
+        self.emptied.wake_all()
+        return not self._log
+
+    def serve(self, subscriber: Subscriber) -> None:
+        """Hand to one what it has not been handed yet."""
+        start = subscriber.seen
+        if start == self._end:
+            return
+        if self._slice is None or self._slice.start != start:
+            self._slice = _Slice(start, self._log[start - self._start :])
+        publications, batch = self._slice.publications, self._slice.batch
+        subscriber.seen = self._end
+        subscriber.handed = publications[-1].position
+        if subscriber.replayed is not None or not self._slice.is_for_all:
+            kept = [publication for publication in publications if not subscriber.skips(publication)]
+            if not kept:
+                return
+            if len(kept) < len(publications):
+                publications, batch = kept, Batch([publication.frame for publication in kept])
+        self.delivered += len(publications)
+        subscriber.take(publications, batch)
+
+    def _serve_safely(self, subscriber: Subscriber) -> None:
+        try:
+            self.serve(subscriber)
+        except Exception:  # a fault of one subscriber must not be all others' silence
+            _logger.exception("a message of the topic %s cannot be handed to a subscriber", self.terms.name)
+            subscriber.fail()
+
+    @property
+    def _end(self) -> int:
+        return self._start + len(self._log)
+
+
+@final
+class _Slice:
+    """The end of a log, from one place on: what most subscribers are handed in a pass."""
+
+    __slots__ = ("batch", "is_for_all", "publications", "start")
+
+    def __init__(self, start: int, publications: Sequence[Publication]) -> None:
+        self.start = start
+        self.publications = publications
+        self.batch = Batch([publication.frame for publication in publications])
+        self.is_for_all = all(
+            publication.origin is None and publication.exclude is None for publication in publications
+        )
+
+
+def message_of(publication: Publication, terms: Terms) -> Any:
+    """Return the message of a publication, decoded once for all who want it so."""
+    if publication.message is None:
+        publication.message = terms.codec.decode(publication.frame.payload)
+    return publication.message

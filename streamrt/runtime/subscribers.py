@@ -1,0 +1,322 @@
+"""Who subscribes to a topic: streams that are attached, and tasks of this process; and the backlog of each.
+
+A subscriber takes what it is handed at once if it can. What it cannot take is its backlog, in messages and bytes, and
+what happens when that is full is the topic's `when_full`. A subscriber that is handed a history is held meanwhile: what
+is published then waits in its backlog, and comes after.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Sequence
+from typing import Generic, Protocol, TypeVar, cast, final
+
+import trio
+
+from streamrt.errors import APIError, Ended
+from streamrt.wire.transport import Batch
+from streamrt.wire.waiting import Waiting
+
+from .broker import Position, Publication, Replay
+from .connection import Connection, Slot
+from .room import Subscriber, Terms, message_of
+
+M_co = TypeVar("M_co", covariant=True)
+
+_TURN = 64
+"""Messages that one task may receive before others get a turn."""
+
+
+class Outlet(Protocol):
+    """Where the slots of a backlog stand in line with what else goes out: `Connection`."""
+
+    def queue(self, slots: Sequence[Slot]) -> None:
+        """Put slots into the line."""
+        ...
+
+    def unqueue(self, slot: Slot) -> None:
+        """Take one out again."""
+        ...
+
+    def resized(self, size: int) -> None:
+        """Note that a slot has got another message, so many bytes larger."""
+        ...
+
+
+class Owner(Protocol):
+    """Whose backlog it is."""
+
+    def overflow(self) -> None:
+        """Be gone, because the backlog is full."""
+        ...
+
+
+@final
+class Pending:
+    """A subscriber's backlog.
+
+    Args:
+        terms: Those of its topic.
+        owner: Whose it is.
+        outlet: Where its slots stand in line too; None when that is nowhere, or not yet.
+    """
+
+    __slots__ = ("_bytes", "_named", "_owner", "_terms", "outlet", "slots")
+
+    def __init__(self, terms: Terms, owner: Owner, outlet: Outlet | None) -> None:
+        self.slots: deque[Slot] = deque()
+        self.outlet: Outlet | None = outlet
+        self._terms = terms
+        self._owner = owner
+        self._bytes = 0
+        self._named: dict[Hashable, Slot] = {}
+
+    def offer(self, publications: Sequence[Publication]) -> int:
+        """Queue messages, as far as the topic's terms allow; return how many had to be dropped, of these or others."""
+        when_full = self._terms.when_full
+        before = len(self.slots)
+        for publication in publications:
+            if when_full == "latest" and (slot := self._named.get(publication.name)) is not None:
+                self._replace(slot, publication)
+                continue
+            while self._has_no_room_for(publication) and when_full in {"drop_oldest", "latest"}:
+                slot = self.slots[0]
+                self.taken()
+                if self.outlet is not None:
+                    self.outlet.unqueue(slot)
+            if not self._has_no_room_for(publication):
+                self._add(publication)
+            elif when_full == "disconnect":
+                self._owner.overflow()
+                break
+        return before + len(publications) - len(self.slots)
+
+    def taken(self) -> Slot:
+        """Forget the oldest message, and return its slot."""
+        slot = self.slots.popleft()
+        self._bytes -= len(slot)
+        if self._terms.when_full == "latest":
+            del self._named[slot.publication.name]
+        return slot
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self.slots.clear()
+        self._named.clear()
+        self._bytes = 0
+
+    def keep_after(self, position: Position) -> None:
+        """Forget those that a history has had, while they are not in line yet."""
+        slots = list(self.slots)
+        self.clear()
+        for slot in slots:
+            if slot.publication.is_after(position):
+                self._add(slot.publication)
+
+    def _has_no_room_for(self, publication: Publication) -> bool:
+        slots, terms = self.slots, self._terms
+        too_many = len(slots) >= terms.backlog or self._bytes + len(publication.frame) > terms.backlog_bytes
+        return bool(slots) and too_many
+
+    def _add(self, publication: Publication) -> None:
+        slot = Slot(publication, self)
+        self.slots.append(slot)
+        self._bytes += len(slot)
+        if self._terms.when_full == "latest":
+            self._named[publication.name] = slot
+        if self.outlet is not None:
+            self.outlet.queue((slot,))
+
+    def _replace(self, slot: Slot, publication: Publication) -> None:
+        size = len(publication.frame) - len(slot)
+        slot.publication = publication
+        self._bytes += size
+        if self.outlet is not None:
+            self.outlet.resized(size)
+
+
+@final
+class Attachment(Subscriber):
+    """A stream that hears a topic; see `Topic.attach`."""
+
+    __slots__ = ("_connection", "_exclude_self", "_pending", "_terms", "recovered")
+
+    def __init__(self, connection: Connection, terms: Terms, *, exclude_self: bool) -> None:
+        super().__init__()
+        self.recovered: bool = False
+        """Whether everything that was published since the position that was asked for has been sent."""
+        self._connection = connection
+        self._terms = terms
+        self._exclude_self = exclude_self
+        self._pending = Pending(terms, self, connection)
+
+    @property
+    def position(self) -> str | None:
+        """Where the stream is in the topic's history: behind the last message that it was handed.
+
+        To be given to `Topic.attach` as `since`, when the peer comes back. None where no history is kept.
+        """
+        return None if self.handed is None else str(self.handed)
+
+    # What the room calls.
+
+    @property
+    def is_shy(self) -> bool:
+        """See `Subscriber.is_shy`."""
+        return self._exclude_self
+
+    def skips(self, publication: Publication) -> bool:
+        """See `Subscriber.skips`."""
+        me = self._connection.request.connection_id
+        own = publication.exclude == me or (self._exclude_self and publication.origin == me)
+        return own or super().skips(publication)
+
+    def take(self, publications: Sequence[Publication], batch: Batch) -> None:
+        """Send messages straight to the socket, or queue them; see `Subscriber.take`."""
+        assert self.room is not None
+        if self._connection.ended is not None:
+            self.room.delivered -= len(publications)
+            return
+        held = self._pending.outlet is None
+        left = len(publications) if held else self._connection.push(batch)
+        if left:
+            dropped = self._pending.offer(publications[-left:])
+            self.room.delivered -= dropped
+            self.room.dropped += dropped
+
+    def fail(self) -> None:
+        """End the stream; see `Subscriber.fail`."""
+        self._end(APIError.internal())
+
+    def overflow(self) -> None:
+        """End the stream with 4429, because it lacks messages and does not know; see `Owner.overflow`."""
+        self._end(APIError.resource_exhausted(f"too far behind topic {self._terms.name}"))
+
+    # What `Topic.attach` calls.
+
+    def hold(self) -> None:
+        """Let what is published wait, until `replay` is over."""
+        self._pending.outlet = None
+
+    async def replay(self, replay: Replay) -> None:
+        """Send a history, as fast as the peer reads it, and then what has been published meanwhile.
+
+        Raises:
+            BrokenResourceError: As `StreamOut.send` does, and its other errors too.
+        """
+        assert self.room is not None
+        for publication in replay.publications:
+            await self._connection.send(publication.frame)
+            self.room.delivered += 1
+        self.catch_up()  # before anything can go out straight
+        self.handed = self.handed or replay.position
+        self.recovered = replay.recovered
+        self.replayed = replay.position
+        self._pending.keep_after(replay.position)
+        self._pending.outlet = self._connection
+        if self._pending.slots:
+            self._connection.queue(list(self._pending.slots))
+
+    def _end(self, error: APIError) -> None:
+        self._connection.unqueue_all(self._pending)
+        self._pending.clear()
+        self._connection.end(Ended("runtime", error.close_code, error.reason()))
+
+
+@final
+class Subscription(Subscriber, trio.abc.ReceiveChannel[M_co], Generic[M_co]):
+    """A topic's messages for a task of this process; see `Topic.subscribe`. Iterate over it, or call `receive`."""
+
+    __slots__ = ("_closed", "_error", "_filled", "_pending", "_received", "_replay", "_terms", "_turn", "recovered")
+
+    def __init__(self, terms: Terms) -> None:
+        super().__init__()
+        self.recovered: bool = False
+        """Whether everything that was published since the position that was asked for comes first."""
+        self._terms = terms
+        self._pending = Pending(terms, self, None)
+        self._replay: deque[Publication] = deque()
+        self._filled = Waiting()
+        self._error: APIError | None = None
+        self._closed = False
+        self._received: Position | None = None
+        self._turn = 0
+
+    @property
+    def position(self) -> str | None:
+        """Where this task is in the topic's history: behind the last message that it has received.
+
+        To be given to `Topic.subscribe` as `since`, to go on from here. None where no history is kept.
+        """
+        return None if self._received is None else str(self._received)
+
+    async def receive(self) -> M_co:
+        """Wait for the next message.
+
+        Raises:
+            ResourceExhausted: The topic disconnects who is too far behind, and this subscription was.
+            trio.ClosedResourceError: It is over, because its block was left, or it was closed.
+        """
+        self._turn += 1
+        if self._turn % _TURN:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+        while not (self._replay or self._pending.slots):
+            if self._closed:
+                raise trio.ClosedResourceError(f"the subscription to topic {self._terms.name} is over")
+            if self._error is not None:
+                raise self._error
+            await self._filled.wait()
+        publication = self._replay.popleft() if self._replay else self._pending.taken().publication
+        self._received = publication.position
+        return cast("M_co", message_of(publication, self._terms))
+
+    async def aclose(self) -> None:
+        """Receive nothing more."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        """Receive nothing more."""
+        self._closed = True
+        self._forget()
+
+    def replay(self, replay: Replay) -> None:
+        """Have a history come first."""
+        assert self.room is not None
+        self._replay.extend(replay.publications)
+        self.room.delivered += len(replay.publications)
+        self.catch_up()
+        self._pending.keep_after(replay.position)
+        self.replayed = replay.position
+        self.recovered = replay.recovered
+        self._received = replay.start
+
+    def take(self, publications: Sequence[Publication], batch: Batch) -> None:
+        """Queue messages; see `Subscriber.take`."""
+        assert self.room is not None
+        if self._closed or self._error is not None:
+            self.room.delivered -= len(publications)
+            return
+        dropped = self._pending.offer(publications)
+        self.room.delivered -= dropped
+        self.room.dropped += dropped
+        self._filled.wake_all()
+
+    def overflow(self) -> None:
+        """End with an error; see `Owner.overflow`."""
+        self._fail(APIError.resource_exhausted(f"too far behind topic {self._terms.name}"))
+
+    def fail(self) -> None:
+        """End with an error; see `Subscriber.fail`."""
+        self._fail(APIError.internal())
+
+    def _fail(self, error: APIError) -> None:
+        self._error = error
+        self._forget()
+
+    def _forget(self) -> None:
+        self._replay.clear()
+        self._pending.clear()
+        self._filled.wake_all()
