@@ -233,7 +233,7 @@ class Connection(Port):
         """
         await trio.lowlevel.checkpoint()
         self._check_open()
-        if not self._outbox.free:
+        if self._outbox.free <= 0:
             await self._wait_for_room(lambda: self._outbox.free > 0)
 
     @contextmanager

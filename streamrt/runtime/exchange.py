@@ -117,11 +117,16 @@ class Exchange:
 
     def _deliver(self, channel: Channel, publication: Publication) -> None:
         room = self._rooms.get(channel)
-        if room is not None:
+        if room is None:
+            return
+        try:
             room.note(publication)
-            self._new[room] = None
-            if self._idle:
-                self._idle.wake()
+        except Exception:  # of `latest_by`, about a message from another process
+            _logger.exception("a message of the topic %s cannot be handed to anybody", channel.topic)
+            return
+        self._new[room] = None
+        if self._idle:
+            self._idle.wake()
 
     async def _fan_out(self, scope: trio.CancelScope) -> None:
         with scope:

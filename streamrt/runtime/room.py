@@ -95,8 +95,8 @@ class Subscriber(ABC):
 
     def catch_up(self) -> None:
         """Take what has been noted before now."""
-        if self.room is not None:
-            self.room.serve(self)
+        assert self.room is not None
+        self.room.serve(self)
 
 
 @final
