@@ -27,7 +27,7 @@ from benchmarks.load.scenarios import NEEDS, OURS, SCENARIOS, Goal, Scenario
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll, cores and /proc are Linux's")
 
 ROOT = Path(__file__).parents[1]
-OF_THE_TESTS = {"streamrt", "streamrt_hypercorn", "hypercorn", "websockets"}
+OF_THE_TESTS = {"streamrt", "streamrt_hypercorn", "hypercorn", "websockets", "websockets_broadcast", "hypercorn_loop"}
 UPGRADE = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -59,6 +59,42 @@ def answering(*answers: bytes, upgrade: bytes = UPGRADE) -> Generator[Server]:
             if answers[-1:] != (b"",):
                 while connection.recv(4096):
                     pass
+
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield Server(os.getpid(), listener.getsockname()[1])
+        finally:
+            thread.join()
+
+
+TICK, TOCK = (server_frame(tick) for tick in wire.TICKS[:2])
+BURST = TICK + TOCK
+
+
+@contextmanager
+def broadcasting(*bursts: Sequence[bytes]) -> Generator[Server]:
+    """Serve two subscribers and a publisher; for each of its messages, they get the next burst, each its own."""
+
+    def upgraded() -> socket.socket:
+        connection, _ = listener.accept()
+        connection.recv(4096)
+        connection.sendall(UPGRADE + b"\r\n\r\n")
+        return connection
+
+    def serve() -> None:
+        with upgraded() as one, upgraded() as other, upgraded() as publisher, suppress(OSError):
+            for subscriber in (one, other):
+                subscriber.sendall(server_frame(wire.READY))
+            for parts in bursts:
+                publisher.recv(len(client_frame(wire.encode({"count": 2}))), socket.MSG_WAITALL)
+                for subscriber, part in zip((one, other), parts, strict=True):
+                    subscriber.sendall(part)
+                    if not part:
+                        subscriber.shutdown(socket.SHUT_WR)
+            while publisher.recv(4096):
+                pass
 
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         thread = threading.Thread(target=serve)
@@ -158,6 +194,46 @@ def test_a_flood_is_compared_to_its_last_byte() -> None:
         pytest.raises(LoadError, match="got "),
     ):
         client.flood(server, 1, 10)
+
+
+@pytest.mark.parametrize(
+    ("bursts", "error"),
+    [
+        ([(TOCK + TICK, BURST)], "expected a text frame of"),
+        ([(BURST, TOCK + TICK)], r"after \d+ bytes: expected b'0\",.*, got b'1\","),
+        ([(BURST, BURST), (BURST, TICK + TICK)], r"after \d+ bytes: expected b'1\",.*, got b'0\","),
+        ([(BURST, BURST), (BURST, TOCK), (BURST, BURST)], r"after \d+ bytes: expected b'0\",.*, got b'1\","),
+        ([(BURST, BURST), (b"", BURST)], "closed the connection"),
+        ([(BURST, BURST), (BURST, BURST), (BURST, TICK)], r"nothing has come for 0\.1 s"),
+        ([(BURST, BURST), (BURST * 3, TICK)], "expected what was published, got more"),
+    ],
+    ids=["order", "another order", "twice", "one is missing", "end", "not to all", "too many"],
+)
+def test_a_message_that_does_not_reach_every_subscriber_voids_the_measurement(
+    bursts: list[tuple[bytes, bytes]], error: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with broadcasting(*bursts) as server, pytest.raises(LoadError, match=error):
+        monkeypatch.setattr(client, "PATIENCE", 0.1)
+        client.broadcast(server, 2, 10, burst=2)
+
+
+def test_a_broadcast_counts_what_all_subscribers_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = list[int]()
+
+    class Window:
+        measurement = measured()
+
+        def __init__(self, server: Server, seconds: float) -> None:
+            pass
+
+        def is_over(self, done: int) -> bool:
+            counted.append(done)
+            return len(counted) == 4
+
+    monkeypatch.setattr(client, "_Window", Window)
+    with broadcasting(*[(BURST, BURST)] * 6) as server:
+        client.broadcast(server, 2, 10, burst=2)
+    assert counted == [0, 4, 8, 12]
 
 
 def test_a_server_that_has_missed_a_message_is_found_out() -> None:

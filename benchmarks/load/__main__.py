@@ -27,7 +27,7 @@ commands: Commands = Commands(
 def main(
     *scenarios: str,
     runs: Annotated[int, Parameter(validator=Number(gte=1))] = 5,
-    seconds: Annotated[float, Parameter(validator=Number(gt=0, lte=15))] = 2,
+    seconds: Annotated[float, Parameter(validator=Number(gt=0, lte=10))] = 2,
     peers: str | None = None,
     json_file: Annotated[Path | None, Parameter("--json")] = None,
     check: bool = False,
@@ -38,7 +38,7 @@ def main(
     Args:
         scenarios: Which; without any, all of them.
         runs: How often each server is measured; the median counts.
-        seconds: How long one run is measured; at most 15, because after 20 servers send pings.
+        seconds: How long one run is measured; at most 10, because after 20 servers send pings.
         peers: Which others take part, as in `litestar,uvicorn`; without it, all that are installed.
         json_file: A file for all the figures.
         check: Exit with 1 when a goal is missed.

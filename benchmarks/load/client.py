@@ -140,6 +140,52 @@ def count(server: Server, connections: int, seconds: float) -> Measurement:
     return _count(server, seconds)
 
 
+def broadcast(server: Server, connections: int, seconds: float, *, burst: int) -> Measurement:
+    """Measure messages a second that subscribers of one topic get, counted over all of them.
+
+    The publisher is told when to publish the next burst: when every subscriber has all of one. Two are under way at a
+    time, so that nobody idles, and nobody has to keep more than that for a subscriber.
+    """
+    request = client_frame(wire.encode({"count": burst}))
+    with (
+        _opened(server, "/topic", connections) as streams,
+        _opened(server, "/publish", 1) as [publisher],
+        select.epoll() as poll,
+    ):
+        for stream in streams:
+            _verify(stream.read_frame(), wire.READY)
+        publisher.sock.sendall(request)
+        frames = [streams[0].read_frame() for _ in range(burst)]
+        for frame, tick in zip(frames, wire.TICKS, strict=False):
+            _verify(frame, tick)
+        messages = b"".join(frames)
+        for stream in streams[1:]:
+            _compare(stream.read(len(messages)), messages, 0)
+        subscribers: dict[int, _Subscriber] = {}
+        for stream in streams:
+            # Woken for every message, this process would have more to do than the server.
+            stream.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(messages))
+            stream.sock.settimeout(0)
+            subscribers[stream.sock.fileno()] = _Subscriber(stream.sock)
+            poll.register(stream.sock, select.EPOLLIN)
+        publisher.sock.sendall(request * 2)
+        bursts, missing = 0, [connections, connections]  # from how many subscribers, of this burst and of the next
+        window = _Window(server, seconds)
+        while not window.is_over(bursts * burst * connections):  # all have the same now
+            while missing[0]:
+                for descriptor, _ in _wait(poll):
+                    subscriber = subscribers[descriptor]
+                    if subscriber.take(messages):
+                        ahead = subscriber.bursts - bursts
+                        if ahead == len(missing):
+                            raise LoadError("expected what was published, got more")
+                        missing[ahead] -= 1
+                        subscriber.bursts += 1
+            bursts, missing = bursts + 1, [missing[1], connections]
+            publisher.sock.sendall(request)
+        return window.measurement
+
+
 def idle(server: Server, connections: int, seconds: float) -> Measurement:  # noqa: ARG001 - it takes its own time
     """Measure resident bytes of the server for each connection that has nothing to say.
 
@@ -319,15 +365,39 @@ class _Stream:
             self.upgraded = True
         return self.upgraded
 
+    def read(self, size: int) -> bytes:
+        """Wait for so many bytes, and take them."""
+        while len(self.received) < size:
+            self.fill()
+        raw, self.received = self.received[:size], self.received[size:]
+        return raw
+
     def read_frame(self) -> bytes:
         """Wait for a frame that is no ping, and take it."""
         while True:
             while (frame := split_frame(self.received)) is None:
                 self.fill()
             opcode, _, size = frame
-            raw, self.received = self.received[:size], self.received[size:]
+            raw = self.read(size)
             if opcode != PING:
                 return raw
+
+
+@final
+@define
+class _Subscriber:
+    """A stream that hears a topic."""
+
+    sock: socket.socket
+    bursts: int = 0  # which it has as a whole
+    offset: int = 0  # in the next: what has come of it
+
+    def take(self, messages: bytes) -> bool:
+        """Read on in a burst; return whether it is whole."""
+        chunk = self.sock.recv(len(messages) - self.offset)
+        _compare(chunk, messages, self.offset)
+        self.offset = (self.offset + len(chunk)) % len(messages)
+        return self.offset == 0
 
 
 @final

@@ -21,7 +21,18 @@ from .scenarios import OURS, Goal, Scenario
 TOO_BUSY = 0.9
 """The share of the time at work beyond which the load generator may be what limits a figure."""
 
-PACKAGES = ("streamrt", "trio", "hypercorn", "litestar", "uvicorn", "uvloop", "websockets", "msgspec", "cattrs")
+PACKAGES = (
+    "streamrt",
+    "trio",
+    "hypercorn",
+    "litestar",
+    "uvicorn",
+    "uvloop",
+    "websockets",
+    "picows",
+    "msgspec",
+    "cattrs",
+)
 
 
 def show(console: Console, outcome: Outcome) -> None:

@@ -26,6 +26,10 @@ NEEDS: Mapping[str, Sequence[str]] = {
     "websockets": ("websockets",),
     "uvicorn": ("uvicorn", "uvloop", "websockets"),
     "litestar": ("litestar", "uvicorn", "uvloop", "websockets"),
+    "picows": ("picows", "uvloop"),
+    "websockets_broadcast": ("websockets",),
+    "litestar_channels": ("litestar", "uvicorn", "uvloop", "websockets"),
+    "hypercorn_loop": (),
 }
 """The servers, by their modules, and what has to be installed for each beside streamrt."""
 
@@ -103,6 +107,14 @@ def is_installed(server: str) -> bool:
 
 _AGAINST_ECHOES = (Goal(peer="hypercorn", ratio=3), Goal(peer="litestar", ratio=1, fails_below=0.85))
 
+_BROADCASTING = ("streamrt", "picows", "websockets_broadcast", "litestar_channels", "hypercorn_loop")
+_AGAINST_BROADCASTS = (
+    Goal(peer="picows", ratio=0.9),
+    Goal(peer="websockets_broadcast", ratio=1.4),
+    Goal(peer="litestar_channels", ratio=3),
+    Goal(peer="hypercorn_loop", ratio=15),
+)
+
 SCENARIOS: Mapping[str, Scenario] = {
     scenario.name: scenario
     for scenario in (
@@ -150,6 +162,26 @@ SCENARIOS: Mapping[str, Scenario] = {
             connections=1,
             servers=("streamrt", "streamrt_hypercorn", "litestar"),
             goals=(Goal(peer="litestar", ratio=2),),
+        ),
+        # The bursts of both are some 15,000 messages: enough that waiting for leave is nothing even for the fastest,
+        # and few enough that the slowest has one out in a second or two.
+        Scenario(
+            name="broadcast-200",
+            what="messages out to 200 subscribers of one topic, counted over all of them",
+            unit="messages/s",
+            load=partial(client.broadcast, burst=64),
+            connections=200,
+            servers=_BROADCASTING,
+            goals=_AGAINST_BROADCASTS,
+        ),
+        Scenario(
+            name="broadcast-2000",
+            what="messages out to 2000 subscribers of one topic, counted over all of them",
+            unit="messages/s",
+            load=partial(client.broadcast, burst=8),
+            connections=2000,
+            servers=_BROADCASTING,
+            goals=_AGAINST_BROADCASTS,
         ),
         Scenario(
             name="idle",

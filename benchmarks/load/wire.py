@@ -1,8 +1,10 @@
 """What both sides agree on: the paths, and the messages.
 
-/echo   every message is sent back
-/flood  `FLOOD` comes for as long as the client reads
-/count  messages are counted until `LAST`, which is not; then `{"count": n}` comes once
+/echo     every message is sent back
+/flood    `FLOOD` comes for as long as the client reads
+/count    messages are counted until `LAST`, which is not; then `{"count": n}` comes once
+/topic    `READY` comes once the stream hears the topic, and then whatever is published
+/publish  after every `{"count": n}` the first n of `TICKS` are published
 """
 
 from __future__ import annotations
@@ -30,3 +32,5 @@ def user(number: int) -> str:
 
 FLOOD = message(user(0))
 LAST = message("")
+READY = message("ready")
+TICKS = [message(user(number)) for number in range(64)]

@@ -9,11 +9,11 @@ import hypercorn.trio
 import trio
 from hypercorn.config import Config
 
-from benchmarks.load.servers.asgi import echo
+from benchmarks.load.servers.asgi import Application, echo
 
 
-def serve(listener: socket) -> None:
-    """Serve with `hypercorn.trio.serve`."""
+def serve(listener: socket, app: Application = echo) -> None:
+    """Serve an application with `hypercorn.trio.serve`; others may use it for theirs."""
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]
-    trio.run(partial(hypercorn.trio.serve, echo, config))  # type: ignore[arg-type]
+    trio.run(partial(hypercorn.trio.serve, app, config))  # type: ignore[arg-type]

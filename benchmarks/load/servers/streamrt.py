@@ -10,7 +10,7 @@ from attrs import frozen
 
 import streamrt
 from benchmarks.load import wire
-from streamrt import App, Service, StreamIn, StreamInOut, StreamOut
+from streamrt import App, Service, StreamIn, StreamInOut, StreamOut, Topic
 
 
 @frozen
@@ -25,13 +25,15 @@ class Message:
 
 @frozen
 class Count:
-    """How many messages came before the last."""
+    """How many messages came before the last, or are to be published."""
 
     count: int
 
 
-FLOOD = Message(**wire.FLOOD)
+FLOOD, READY = Message(**wire.FLOOD), Message(**wire.READY)
+TICKS = [Message(**tick) for tick in wire.TICKS]
 service = Service("load")
+ticks = Topic("bench.ticks", Message)
 
 
 @service.stream_in_out("/echo", expose=True)
@@ -57,6 +59,22 @@ async def count(stream: StreamIn[Message]) -> Count:
             break
         messages += 1
     return Count(messages)
+
+
+@service.stream_out("/topic", expose=True)
+async def hear(stream: StreamOut[Message]) -> None:
+    """Hear the topic, and say so."""
+    async with ticks.attach(stream):
+        await stream.send(READY)
+        await trio.sleep_forever()
+
+
+@service.stream_in("/publish", expose=True)
+async def publish(stream: StreamIn[Count]) -> None:
+    """Publish bursts."""
+    async for burst in stream:
+        for tick in TICKS[: burst.count]:
+            await ticks.publish(tick)
 
 
 app = App(service)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from importlib import import_module
 from importlib.util import find_spec
 from socket import socket
@@ -25,7 +26,7 @@ async def handle(connection: ServerConnection) -> None:
         await connection.send(text)
 
 
-def serve(listener: socket) -> None:
+def serve(listener: socket, handle: Callable[[ServerConnection], Awaitable[None]] = handle) -> None:
     """Serve on uvloop, where there is one: it echoes twice as fast as asyncio's own loop, and floods as fast."""
 
     async def run() -> None:
