@@ -47,7 +47,7 @@ def main(
     Returns:
         The exit status: 0, or 1 when a server has failed, or a goal was missed and that was to be checked.
     """
-    console = Console(width=None if sys.stdout.isatty() else 110)  # room for a table in a file
+    console = Console(width=None if sys.stdout.isatty() else 130)  # room for a table in a file
     chosen = [SCENARIOS[name] for name in _known(scenarios, SCENARIOS)] or list(SCENARIOS.values())
     if profile is not None:
         try:
