@@ -251,7 +251,7 @@ class Connection(Port):
         Returns:
             How many of them, the last ones, have to be queued.
         """
-        if self._outbox or self._writing:
+        if self._outbox or self._writing or self.ended is not None:
             return len(batch.frames)
         rest = self._transport.send_batch_nowait(batch)
         if not rest:

@@ -110,14 +110,15 @@ class Room:
 
     __slots__ = (
         "_bytes",
+        "_end",
         "_goal",
         "_limit",
         "_limit_bytes",
         "_log",
         "_passing",
+        "_served",
         "_shy",
         "_slice",
-        "_start",
         "channel",
         "delivered",
         "dropped",
@@ -137,11 +138,12 @@ class Room:
         self.emptied: Waiting = Waiting()
         self._shy = 0
         self._log: list[Publication] = []
-        self._start = 0  # how much was noted before the first of the log
+        self._end = 0  # how much was ever noted
         self._bytes = 0
         self._limit = max(1, min(_LOG_MESSAGES, terms.backlog // _SHARE))
         self._limit_bytes = min(_LOG_BYTES, terms.backlog_bytes // _SHARE)
-        self._passing: list[Subscriber] = []  # whom the pass that is under way has still to serve
+        self._passing: list[Subscriber] = []  # whom the pass that is under way serves
+        self._served = 0  # how many of them it has served
         self._goal = 0  # where it ends
         self._slice: _Slice | None = None  # what was handed out last, if nothing has been noted since
 
@@ -154,7 +156,7 @@ class Room:
 
     def remove(self, subscriber: Subscriber) -> None:
         """Let somebody go; it is handed what was published before now."""
-        self._serve_safely(subscriber)
+        self.serve(subscriber)
         subscriber.room = None
         del self.subscribers[subscriber]
         self._shy -= subscriber.is_shy
@@ -173,6 +175,7 @@ class Room:
         if not self._shy:
             publication.origin = None
         self._log.append(publication)
+        self._end += 1
         self._bytes += len(publication.frame)
         self._slice = None
 
@@ -186,19 +189,20 @@ class Room:
             Whether everyone has been handed everything.
         """
         if not self._passing:
-            self._passing.extend(reversed(self.subscribers))
+            self._passing, self._served = list(self.subscribers), 0
             self._goal = self._end
-        while self._passing:
-            for _ in range(min(_AT_ONCE, len(self._passing))):
-                subscriber = self._passing.pop()
+        while self._served < len(self._passing):
+            for subscriber in self._passing[self._served : self._served + _AT_ONCE]:
                 if subscriber.room is self:  # else it has left
-                    self._serve_safely(subscriber)
-            if self._passing and time.perf_counter() >= until:
+                    self.serve(subscriber)
+            self._served += _AT_ONCE
+            if time.perf_counter() >= until and self._served < len(self._passing):
                 return False
-        handed = self._goal - self._start
+        self._passing.clear()
+        handed = len(self._log) - (self._end - self._goal)
         self._bytes -= sum(len(publication.frame) for publication in self._log[:handed])
         del self._log[:handed]
-        self._start = self._goal
+        self._slice = None
         self.emptied.wake_all()
         return not self._log
 
@@ -207,41 +211,36 @@ class Room:
         start = subscriber.seen
         if start == self._end:
             return
-        if self._slice is None or self._slice.start != start:
-            self._slice = _Slice(start, self._log[start - self._start :])
-        publications, batch = self._slice.publications, self._slice.batch
+        slice_ = self._slice
+        if slice_ is None or slice_.start != start:
+            slice_ = self._slice = _Slice(start, self._log[start - self._end :])
         subscriber.seen = self._end
-        subscriber.handed = publications[-1].position
-        if subscriber.replayed is not None or not self._slice.is_for_all:
-            kept = [publication for publication in publications if not subscriber.skips(publication)]
-            if not kept:
-                return
-            if len(kept) < len(publications):
-                publications, batch = kept, Batch([publication.frame for publication in kept])
-        self.delivered += len(publications)
-        subscriber.take(publications, batch)
-
-    def _serve_safely(self, subscriber: Subscriber) -> None:
+        subscriber.handed = slice_.position
+        publications, batch = slice_.publications, slice_.batch
         try:
-            self.serve(subscriber)
+            if subscriber.replayed is not None or not slice_.is_for_all:
+                kept = [publication for publication in publications if not subscriber.skips(publication)]
+                if not kept:
+                    return
+                if len(kept) < len(publications):
+                    publications, batch = kept, Batch([publication.frame for publication in kept])
+            self.delivered += len(publications)
+            subscriber.take(publications, batch)
         except Exception:  # a fault of one subscriber must not be all others' silence
             _logger.exception("a message of the topic %s cannot be handed to a subscriber", self.terms.name)
             subscriber.fail()
-
-    @property
-    def _end(self) -> int:
-        return self._start + len(self._log)
 
 
 @final
 class _Slice:
     """The end of a log, from one place on: what most subscribers are handed in a pass."""
 
-    __slots__ = ("batch", "is_for_all", "publications", "start")
+    __slots__ = ("batch", "is_for_all", "position", "publications", "start")
 
     def __init__(self, start: int, publications: Sequence[Publication]) -> None:
         self.start = start
         self.publications = publications
+        self.position = publications[-1].position
         self.batch = Batch([publication.frame for publication in publications])
         self.is_for_all = all(
             publication.origin is None and publication.exclude is None for publication in publications

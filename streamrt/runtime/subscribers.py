@@ -139,7 +139,7 @@ class Pending:
 class Attachment(Subscriber):
     """A stream that hears a topic; see `Topic.attach`."""
 
-    __slots__ = ("_connection", "_exclude_self", "_pending", "_terms", "recovered")
+    __slots__ = ("_connection", "_exclude_self", "_held", "_pending", "_terms", "recovered")
 
     def __init__(self, connection: Connection, terms: Terms, *, exclude_self: bool) -> None:
         super().__init__()
@@ -148,6 +148,7 @@ class Attachment(Subscriber):
         self._connection = connection
         self._terms = terms
         self._exclude_self = exclude_self
+        self._held = False
         self._pending = Pending(terms, self, connection)
 
     @property
@@ -173,16 +174,16 @@ class Attachment(Subscriber):
 
     def take(self, publications: Sequence[Publication], batch: Batch) -> None:
         """Send messages straight to the socket, or queue them; see `Subscriber.take`."""
+        left = len(publications) if self._held else self._connection.push(batch)
+        if left == 0:
+            return
         assert self.room is not None
         if self._connection.ended is not None:
             self.room.delivered -= len(publications)
             return
-        held = self._pending.outlet is None
-        left = len(publications) if held else self._connection.push(batch)
-        if left:
-            dropped = self._pending.offer(publications[-left:])
-            self.room.delivered -= dropped
-            self.room.dropped += dropped
+        dropped = self._pending.offer(publications[-left:])
+        self.room.delivered -= dropped
+        self.room.dropped += dropped
 
     def fail(self) -> None:
         """End the stream; see `Subscriber.fail`."""
@@ -196,6 +197,7 @@ class Attachment(Subscriber):
 
     def hold(self) -> None:
         """Let what is published wait, until `replay` is over."""
+        self._held = True
         self._pending.outlet = None
 
     async def replay(self, replay: Replay) -> None:
@@ -213,6 +215,7 @@ class Attachment(Subscriber):
         self.recovered = replay.recovered
         self.replayed = replay.position
         self._pending.keep_after(replay.position)
+        self._held = False
         self._pending.outlet = self._connection
         if self._pending.slots:
             self._connection.queue(list(self._pending.slots))

@@ -248,9 +248,15 @@ class SocketTransport(Transport):
 
     def send_batch_nowait(self, batch: Batch) -> Sequence[Frame]:
         """Send messages in one write; see `Transport.send_batch_nowait`."""
-        if self._plain is None or self._deflate is not None:
+        line = self._plain
+        if line is None or self._deflate is not None or line.rest or self._peer_close is not None:
             return super().send_batch_nowait(batch)
-        return () if self.send_nowait(batch.joined) else (batch.joined,)
+        try:
+            if line.send_nowait(batch.wire):
+                return ()
+        except BROKEN:  # the writer finds out the same, and can say it
+            return batch.frames
+        return (Frame.ready(batch.wire),)
 
     async def send(self, frames: Sequence[Frame]) -> None:
         """Send messages in one write; see `Transport.send`."""

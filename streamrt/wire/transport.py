@@ -85,18 +85,18 @@ class Frame:
 class Batch:
     """Messages that go out together, to many streams; for sockets they are joined once."""
 
-    __slots__ = ("_joined", "frames")
+    __slots__ = ("_wire", "frames")
 
     def __init__(self, frames: Sequence[Frame]) -> None:
         self.frames: Sequence[Frame] = frames
-        self._joined: Frame | None = None if len(frames) > 1 else frames[0]
+        self._wire: bytes | None = None
 
     @property
-    def joined(self) -> Frame:
-        """All of them as one; it is for sockets only."""
-        if self._joined is None:
-            self._joined = Frame.ready(b"".join([frame.wire for frame in self.frames]))
-        return self._joined
+    def wire(self) -> bytes:
+        """All of them as WebSocket frames, for carriers that are sockets."""
+        if self._wire is None:
+            self._wire = b"".join([frame.wire for frame in self.frames])
+        return self._wire
 
 
 @final
