@@ -140,13 +140,14 @@ def count(server: Server, connections: int, seconds: float) -> Measurement:
     return _count(server, seconds)
 
 
-def broadcast(server: Server, connections: int, seconds: float, *, burst: int) -> Measurement:
+def broadcast(server: Server, connections: int, seconds: float, *, burst: int, apart: bool = False) -> Measurement:
     """Measure messages a second that subscribers of one topic get, counted over all of them.
 
     The publisher is told when to publish the next burst: when every subscriber has all of one. Two are under way at a
-    time, so that nobody idles, and nobody has to keep more than that for a subscriber.
+    time, so that nobody idles, and nobody has to keep more than that for a subscriber. It is also told whether to let
+    others run after each message, so that the messages come apart.
     """
-    request = client_frame(wire.encode({"count": burst}))
+    request = client_frame(wire.encode({"count": burst, "apart": apart}))
     with (
         _opened(server, "/topic", connections) as streams,
         _opened(server, "/publish", 1) as [publisher],

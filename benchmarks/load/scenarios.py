@@ -184,6 +184,15 @@ SCENARIOS: Mapping[str, Scenario] = {
             goals=_AGAINST_BROADCASTS,
         ),
         Scenario(
+            name="broadcast-apart",
+            what="messages out to 200 subscribers, each by itself: others run before the next",
+            unit="messages/s",
+            load=partial(client.broadcast, burst=64, apart=True),
+            connections=200,
+            servers=("streamrt", "picows", "websockets_broadcast", "litestar_channels"),
+            goals=_AGAINST_BROADCASTS[:2],
+        ),
+        Scenario(
             name="idle",
             what="5000 connections that have nothing to say: the server's resident memory for each",
             unit="bytes",

@@ -510,7 +510,9 @@ class Connection(Port):
                 await outbox.filled()
                 queued = outbox.take_batch(_WRITE_BYTES)
                 if not queued:
-                    return
+                    if outbox.closed:
+                        return
+                    continue  # it was taken back meanwhile
                 frames = [item if isinstance(item, Frame) else item.take() for item in queued]
                 self._bunching = len(frames) > 1
                 self._writing = True

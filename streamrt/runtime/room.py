@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Literal, TypeAlias, final
 
 from attrs import frozen
@@ -96,7 +96,7 @@ class Subscriber(ABC):
     def catch_up(self) -> None:
         """Take what has been noted before now."""
         assert self.room is not None
-        self.room.serve(self)
+        self.room.serve((self,))
 
 
 @final
@@ -156,7 +156,7 @@ class Room:
 
     def remove(self, subscriber: Subscriber) -> None:
         """Let somebody go; it is handed what was published before now."""
-        self.serve(subscriber)
+        self.serve((subscriber,))
         subscriber.room = None
         del self.subscribers[subscriber]
         self._shy -= subscriber.is_shy
@@ -192,9 +192,7 @@ class Room:
             self._passing, self._served = list(self.subscribers), 0
             self._goal = self._end
         while self._served < len(self._passing):
-            for subscriber in self._passing[self._served : self._served + _AT_ONCE]:
-                if subscriber.room is self:  # else it has left
-                    self.serve(subscriber)
+            self.serve(self._passing[self._served : self._served + _AT_ONCE])
             self._served += _AT_ONCE
             if time.perf_counter() >= until and self._served < len(self._passing):
                 return False
@@ -206,29 +204,30 @@ class Room:
         self.emptied.wake_all()
         return not self._log
 
-    def serve(self, subscriber: Subscriber) -> None:
-        """Hand to one what it has not been handed yet."""
-        start = subscriber.seen
-        if start == self._end:
-            return
-        slice_ = self._slice
-        if slice_ is None or slice_.start != start:
-            slice_ = self._slice = _Slice(start, self._log[start - self._end :])
-        subscriber.seen = self._end
-        subscriber.handed = slice_.position
-        publications, batch = slice_.publications, slice_.batch
-        try:
-            if subscriber.replayed is not None or not slice_.is_for_all:
-                kept = [publication for publication in publications if not subscriber.skips(publication)]
-                if not kept:
-                    return
-                if len(kept) < len(publications):
-                    publications, batch = kept, Batch([publication.frame for publication in kept])
-            self.delivered += len(publications)
-            subscriber.take(publications, batch)
-        except Exception:  # a fault of one subscriber must not be all others' silence
-            _logger.exception("a message of the topic %s cannot be handed to a subscriber", self.terms.name)
-            subscriber.fail()
+    def serve(self, subscribers: Iterable[Subscriber]) -> None:
+        """Hand to each what it has not been handed yet, if it is still here."""
+        end, slice_ = self._end, self._slice
+        for subscriber in subscribers:
+            start = subscriber.seen
+            if start == end or subscriber.room is not self:
+                continue
+            if slice_ is None or slice_.start != start:
+                slice_ = self._slice = _Slice(start, self._log[start - end :])
+            subscriber.seen = end
+            subscriber.handed = slice_.position
+            publications, batch = slice_.publications, slice_.batch
+            try:
+                if subscriber.replayed is not None or not slice_.is_for_all:
+                    kept = [publication for publication in publications if not subscriber.skips(publication)]
+                    if not kept:
+                        continue
+                    if len(kept) < len(publications):
+                        publications, batch = kept, Batch([publication.frame for publication in kept])
+                self.delivered += len(publications)
+                subscriber.take(publications, batch)
+            except Exception:  # a fault of one subscriber must not be all others' silence
+                _logger.exception("a message of the topic %s cannot be handed to a subscriber", self.terms.name)
+                subscriber.fail()
 
 
 @final

@@ -7,7 +7,7 @@ import trio
 
 from streamrt import Deflate, Limits
 from streamrt.wire.frames import close_frame, data_frame, ping_frame
-from streamrt.wire.transport import Disconnected, Frame
+from streamrt.wire.transport import Batch, Disconnected, Frame
 from tests.peers import closing, text
 from tests.transports import GONE, Recorder, attached, frames, negotiated, plain
 
@@ -34,6 +34,45 @@ async def test_a_message_that_goes_out_in_part_is_finished_by_the_next_send() ->
         nursery.start_soon(send)
         assert await stream.heard() == big.wire + next_one.wire
         assert stream.receiver.moves > 1  # who waits for the peer to read is told that it does
+
+
+async def test_a_batch_is_one_write_and_joined_once() -> None:
+    batch = Batch(frames(b"1", b"2"))
+    async with plain() as one, plain() as other:
+        for stream in (one, other):
+            assert stream.transport.send_batch_nowait(batch) == ()
+            stream.line.shutdown()
+            assert await stream.heard() == data_frame(b"1") + data_frame(b"2")
+    assert batch.wire is batch.wire
+
+
+async def test_a_batch_that_goes_out_in_part_is_finished_by_the_next_send() -> None:
+    batch, next_one = Batch(frames(bytes(8 << 20), bytes(8 << 20))), Frame(b"next")
+    async with plain() as stream, trio.open_nursery() as nursery:
+        [rest] = stream.transport.send_batch_nowait(batch)
+        assert stream.transport.send_batch_nowait(Batch([next_one])) == [next_one]
+
+        async def send() -> None:
+            await stream.transport.send([rest, next_one])
+            stream.line.shutdown()
+
+        nursery.start_soon(send)
+        assert await stream.heard() == batch.wire + next_one.wire
+
+
+async def test_a_batch_is_compressed_message_by_message() -> None:
+    limits = Limits(ping_interval=None, compression=Deflate(threshold=10))
+    async with plain(None, limits, deflate=negotiated(limits)) as stream:
+        assert stream.transport.send_batch_nowait(Batch(frames(b"a" * 100, b"b"))) == ()
+        stream.line.shutdown()
+        assert inflated(await stream.heard()) == [(True, b"a" * 100), (False, b"b")]
+
+
+async def test_a_batch_for_a_line_that_is_no_more_is_left() -> None:
+    batch = Batch(frames(b"1", b"2"))
+    async with plain() as stream:
+        stream.line.close()
+        assert stream.transport.send_batch_nowait(batch) == batch.frames
 
 
 async def test_without_a_plain_line_a_message_is_a_tasks_to_send() -> None:

@@ -29,7 +29,7 @@ async def app(scope: Event, receive: Receive, send: Send) -> None:
     else:
         while (event := await receive())["type"] == "websocket.receive":
             for tick in TICKS[: json.loads(event["text"])["count"]]:
-                for connection in connections:
+                for connection in connections:  # others run at each `send`
                     await connection({"type": "websocket.send", "text": tick})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib import import_module
 from socket import socket
 from typing import Any
@@ -31,6 +32,8 @@ async def publish(data: dict[str, Any]) -> None:
     """Publish to all of them."""
     for tick in TICKS[: data["count"]]:
         channels.publish(tick, "ticks")
+        if data["apart"]:
+            await asyncio.sleep(0)
 
 
 def serve(listener: socket) -> None:

@@ -5,6 +5,7 @@ Each message goes to all before the next one does, because a publisher does not 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from importlib import import_module
 from socket import socket
@@ -19,6 +20,7 @@ READY = wire.encode(wire.READY)
 TICKS = [wire.encode(tick) for tick in wire.TICKS]
 TEXT = picows.WSMsgType.TEXT
 subscribers: list[Any] = []
+bursts: asyncio.Queue[int] = asyncio.Queue()
 
 
 class Subscriber(picows.WSListener):  # type: ignore[misc]
@@ -38,11 +40,28 @@ class Publisher(picows.WSListener):  # type: ignore[misc]
     """Publishes."""
 
     def on_ws_frame(self, transport: Any, frame: Any) -> None:
-        """Send to all of them."""
+        """Publish bursts."""
         if frame.msg_type == TEXT:
-            for tick in TICKS[: json.loads(frame.get_payload_as_bytes())["count"]]:
-                for subscriber in subscribers:
-                    subscriber.send(TEXT, tick)
+            burst = json.loads(frame.get_payload_as_bytes())
+            if burst["apart"]:
+                bursts.put_nowait(burst["count"])
+            else:
+                for tick in TICKS[: burst["count"]]:
+                    broadcast(tick)
+
+
+def broadcast(tick: bytes) -> None:
+    """Send to all of them."""
+    for subscriber in subscribers:
+        subscriber.send(TEXT, tick)
+
+
+async def publish_apart() -> None:
+    """Publish bursts, and let others run after each message."""
+    while True:
+        for tick in TICKS[: await bursts.get()]:
+            broadcast(tick)
+            await asyncio.sleep(0)
 
 
 def serve(listener: socket) -> None:
@@ -50,7 +69,9 @@ def serve(listener: socket) -> None:
 
     async def run() -> None:
         server = await picows.ws_create_server(route, sock=listener)
-        await server.serve_forever()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(publish_apart())
+            await server.serve_forever()
 
     uvloop.run(run())
 

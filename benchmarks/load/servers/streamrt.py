@@ -25,9 +25,17 @@ class Message:
 
 @frozen
 class Count:
-    """How many messages came before the last, or are to be published."""
+    """How many messages came before the last."""
 
     count: int
+
+
+@frozen
+class Burst:
+    """How many messages are to be published, and whether others run after each."""
+
+    count: int
+    apart: bool
 
 
 FLOOD, READY = Message(**wire.FLOOD), Message(**wire.READY)
@@ -70,11 +78,14 @@ async def hear(stream: StreamOut[Message]) -> None:
 
 
 @service.stream_in("/publish", expose=True)
-async def publish(stream: StreamIn[Count]) -> None:
+async def publish(stream: StreamIn[Burst]) -> None:
     """Publish bursts."""
     async for burst in stream:
         for tick in TICKS[: burst.count]:
             await ticks.publish(tick)
+            if burst.apart:
+                for _ in range(2):  # so that the fan-out has run, whichever of both runs first
+                    await trio.lowlevel.checkpoint()
 
 
 app = App(service)

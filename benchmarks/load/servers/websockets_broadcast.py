@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from socket import socket
 
@@ -25,8 +26,11 @@ async def handle(connection: ServerConnection) -> None:
         connections.remove(connection)
     else:
         async for request in connection:
-            for tick in TICKS[: json.loads(request)["count"]]:
+            burst = json.loads(request)
+            for tick in TICKS[: burst["count"]]:
                 broadcast(connections, tick)
+                if burst["apart"]:
+                    await asyncio.sleep(0)
 
 
 def serve(listener: socket) -> None:
