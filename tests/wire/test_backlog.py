@@ -42,6 +42,39 @@ def test_a_batch_may_be_bounded_and_is_one_message_at_least(max_bytes: int, batc
     assert batch + queue.take_batch() == [b"aa", b"b", b"ccc"]
 
 
+def test_one_message_can_be_taken_out_wherever_it_stands() -> None:
+    queue = backlog()
+    for message in (b"aa", b"b", b"ccc"):
+        queue.offer(message)
+    queue.take()
+    queue.remove(b"ccc")
+    assert (len(queue), queue.queued_bytes) == (1, 1)
+    with pytest.raises(ValueError, match="not in list"):
+        queue.remove(b"aa")
+    assert queue.take_batch() == [b"b"]
+
+
+def test_all_but_some_can_be_taken_out() -> None:
+    queue = backlog()
+    for message in (b"a", b"bb", b"ccc", b"dd"):
+        queue.offer(message)
+    queue.take()
+    queue.keep(lambda message: len(message) == 2)
+    assert (len(queue), queue.queued_bytes) == (2, 4)
+    assert queue.take_batch() == [b"bb", b"dd"]
+
+
+async def test_what_is_taken_out_makes_room(autojump_clock: trio.testing.MockClock) -> None:
+    for take_out in (lambda: queue.remove(b"a"), lambda: queue.keep(lambda _: False)):
+        queue = backlog(max_messages=1)
+        queue.offer(b"a")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(queue.room)
+            await wait_all_tasks_blocked()
+            take_out()
+        assert queue.free == 1
+
+
 def test_it_is_bounded_in_messages() -> None:
     queue = backlog(max_messages=2)
     assert [queue.offer(b"") for _ in range(3)] == [True, True, False]
