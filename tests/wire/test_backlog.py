@@ -65,8 +65,8 @@ def test_all_but_some_can_be_taken_out() -> None:
 
 
 async def test_what_is_taken_out_makes_room(autojump_clock: trio.testing.MockClock) -> None:
+    queue = backlog(max_messages=1)
     for take_out in (lambda: queue.remove(b"a"), lambda: queue.keep(lambda _: False)):
-        queue = backlog(max_messages=1)
         queue.offer(b"a")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(queue.room)
