@@ -195,7 +195,8 @@ class MemoryBroker(Broker):
         """Deliver a message; see `Broker.publish`. Not a checkpoint."""
         if history is not None:
             self._log(channel, history).append(publication, history)
-        self.deliver(channel, publication)
+        if channel in self._subscribed:
+            self.deliver(channel, publication)
 
     async def subscribe(self, channel: Channel) -> None:
         """See `Broker.subscribe`. Not a checkpoint."""

@@ -204,7 +204,6 @@ async def test_a_channel_is_a_topic_and_a_key_whatever_their_names_are(process: 
         assert await process.missed(History.OLDEST, channel=channel) == ([str(number)], True), channel
 
 
-@pytest.mark.xfail(reason="MemoryBroker delivers whether anybody has subscribed or not")
 async def test_nothing_is_delivered_before_subscribing_nor_after_unsubscribing(process: Process) -> None:
     await process.publish(ROOM, "1")
     await process.all_is_delivered()
@@ -228,7 +227,6 @@ async def test_subscribing_again_is_subscribing_once(process: Process) -> None:
     assert await process.heard(ROOM, 1) == ["1"]
 
 
-@pytest.mark.xfail(reason="MemoryBroker delivers whether anybody has subscribed or not")
 async def test_unsubscribing_once_is_enough_however_often_one_has_subscribed(process: Process) -> None:
     await process.broker.subscribe(ROOM)
     await process.broker.subscribe(ROOM)
