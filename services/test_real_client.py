@@ -133,9 +133,9 @@ async def test_a_private_room_is_entered_with_a_header_or_with_the_query() -> No
         opened(f"{url}/private-chat/ada+bob", additional_headers={"Authorization": "Bearer ada"}) as ada,
         opened(f"{url}/private-chat/bob+ada?token=bob") as bob,
     ):
-        await wait_all_tasks_blocked()
+        assert (await receive(bob))["kind"] == "here"
         await send(ada, {"msg": "hello"})
-        assert await receive(bob) == {"by": "ada", "msg": "hello"}
+        assert await receive(bob) == {"kind": "whispered", "by": "ada", "msg": "hello"}
 
 
 @pytest.mark.parametrize(
