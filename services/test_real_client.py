@@ -19,6 +19,8 @@ from websockets.trio.client import ClientConnection, connect
 
 import streamrt
 from services import app
+from services.ticker.market import SYMBOLS
+from services.ticker.page import PAGE
 
 Refusal = tuple[int, dict[str, Any]]
 
@@ -136,6 +138,24 @@ async def test_a_private_room_is_entered_with_a_header_or_with_the_query() -> No
         assert (await receive(bob))["kind"] == "here"
         await send(ada, {"msg": "hello"})
         assert await receive(bob) == {"kind": "whispered", "by": "ada", "msg": "hello"}
+
+
+async def test_every_price_comes_to_both_streams_of_the_ticker() -> None:
+    async with served() as url, opened(f"{url}/prices") as fresh, opened(f"{url}/prices/all") as complete:
+        for socket in (fresh, complete):
+            symbols = {(await receive(socket))["symbol"] for _ in range(200)}
+            assert symbols == set(SYMBOLS)
+
+
+async def test_the_page_of_the_ticker_is_plain_http() -> None:
+    async with served() as url:
+        host, port = url.removeprefix("ws://").split(":")
+        async with await trio.open_tcp_stream(host, int(port)) as socket:
+            await socket.send_all(b"GET /ticker HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+            head, _, body = b"".join([part async for part in socket]).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"cross-origin-embedder-policy: require-corp" in head
+    assert PAGE in body
 
 
 @pytest.mark.parametrize(
