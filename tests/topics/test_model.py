@@ -19,7 +19,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from streamrt import APIError, History, Limits, StreamOut, Topic
 from streamrt.api import context
 from streamrt.runtime import exchange
+from streamrt.runtime import room as runtime_room
 from streamrt.runtime.broker import Channel
+from streamrt.runtime.connection import Connection
 from streamrt.runtime.room import WhenFull
 from streamrt.runtime.subscribers import Attachment, Subscription
 from tests.topics import model
@@ -31,9 +33,10 @@ PATIENT = Limits(send_timeout=1e9, close_timeout=1e9)  # time passes for histori
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _no_turn_is_over_early() -> Generator[None]:
-    """Let no slow machine decide what happens first."""
+def _only_the_test_lets_others_run() -> Generator[None]:
+    """Let no slow machine decide what happens first; and more be published than the fan-out would wait for."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime_room, "_SHARE", 1)
         patch.setattr(exchange, "_FAN_OUT", math.inf)
         patch.setattr(exchange, "_TURN", 1 << 30)
         patch.setattr("streamrt.runtime.connection._TURN", 1 << 30)
@@ -132,7 +135,7 @@ class Play:
         subject, key = self.draw(self.subjects), self.draw(KEYS)
         by: Ears | None = self.draw([None, *self.present])
         exclude: Ears | None = self.draw([None, None, None, *self.present])
-        for _ in range(self.data.draw(st.integers(1, 4))):
+        for _ in range(self.data.draw(st.integers(1, 5))):
             await self.publish_one(subject, key, by, exclude)
 
     async def publish_one(self, subject: Subject, key: str, by: Ears | None, exclude: Ears | None) -> None:
@@ -165,36 +168,33 @@ class Play:
             self.numbers += 1
             await ears.stream.send(-self.numbers)
             ears.line.send(model.Message(-self.numbers, 0))
-        await self.settle()
+        await self.settle_line(ears)
 
     async def leave(self) -> None:
         seat = self.draw(self.seats)
-        if seat.ears is not None and any(
-            other.noted for other in seat.ears.line.listeners if other is not seat.listener
-        ):
+        ears = seat.ears
+        if ears is not None and any(other.noted for other in ears.line.listeners if other is not seat.listener):
             await self.settle()  # who is first, the fan-out with these or the writer?
         if seat in self.seats:
             await seat.block.aclose()
             self.left(seat)
-        await self.settle()
-
-    # What others have to do something for.
-
-    async def open(self) -> None:
-        await self.settle()
-        ears = Ears()
-        await self.nursery.start(ears.run)
-        self.streams.append(ears)
+        if ears is not None:
+            await self.settle_line(ears)
 
     async def attach(self) -> None:
-        await self.settle()
         ears, shy = self.draw(self.present), self.data.draw(st.booleans())
+        if any(listener.noted for listener in ears.line.listeners):
+            await self.settle()
+        await self.settle_disconnecting()
+        if ears.gone:
+            return
         subject, key, since, text = self.wish()
         block = AsyncExitStack()
         attaching = subject.topic.attach(ears.stream, key=key, since=text, exclude_self=shy)
         if ears.line.ended is not None:
             with pytest.raises(trio.BrokenResourceError):
                 await block.enter_async_context(attaching)
+            await self.settle()
             return
         attachment = await block.enter_async_context(attaching)
         ears.blocks.push_async_exit(block)
@@ -204,7 +204,7 @@ class Play:
         await self.settle()
 
     async def subscribe(self) -> None:
-        await self.settle()
+        await self.settle_disconnecting()
         subject, key, since, text = self.wish()
         block = AsyncExitStack()
         subscription = await block.enter_async_context(subject.topic.subscribe(key=key, since=text))
@@ -212,6 +212,14 @@ class Play:
         assert subscription.recovered == recovered
         self.seats.append(Seat(subject, key, listener, subscription, block, None))
         await self.settle()
+
+    # What others have to do something for.
+
+    async def open(self) -> None:
+        await self.settle()
+        ears = Ears()
+        await self.nursery.start(ears.run)
+        self.streams.append(ears)
 
     async def receive(self) -> None:
         await self.settle()
@@ -312,6 +320,18 @@ class Play:
         elif seat.listener.failed:
             with pytest.raises(APIError.ResourceExhausted):
                 await seat.real.receive()
+
+    async def settle_line(self, ears: Ears) -> None:
+        """Let the writer be first, if it has something to do."""
+        connection = ears.ear.receiver
+        assert isinstance(connection, Connection)
+        if ears.line.places or connection._outbox:
+            await self.settle()
+
+    async def settle_disconnecting(self) -> None:
+        """Let those leave first who are about to be disconnected."""
+        if any(room.terms.when_full == "disconnect" for room in self.noted):
+            await self.settle()
 
     async def settle(self) -> None:
         """Let everybody do what there is to do, and compare."""
