@@ -25,7 +25,7 @@ class Message:
 
     number: int
     offset: int
-    unwanted: "set[Listener]" = attrs.field(factory=set, repr=False)
+    unwanted: "set[Listener]" = attrs.field(factory=lambda: set[Listener](), repr=False)
 
     @property
     def size(self) -> int:
