@@ -266,6 +266,7 @@ async def test_a_room_is_gone_with_its_last_member_however_that_one_leaves(autoj
             assert rooms() == {"ada+bob": 1}
         ada.vanish()
     assert not rooms()
+    assert trio.current_time() == 0
 
 
 async def test_a_whisper_that_is_none_ends_only_its_senders_stream(autojump_clock: MockClock) -> None:

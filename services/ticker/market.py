@@ -16,7 +16,6 @@ SYMBOLS = tuple(first + second for first in "ABCDEFGHIJ" for second in "KLMNOPQR
 STEP_SECONDS = 0.02
 """Each price moves 50 times a second: 5000 messages, unless the machine is too slow for that."""
 
-OPENING_CENTS = 10_000
 STEP_CENTS = 25
 
 latest = Topic("ticker.latest", Price, when_full="latest", latest_by=lambda price: price.symbol)
@@ -29,11 +28,12 @@ class Market:
 
     Args:
         seed: The same walk for the same number.
+        cents: What everything costs at the beginning.
     """
 
-    def __init__(self, seed: int = 1) -> None:
+    def __init__(self, seed: int = 1, cents: int = 10_000) -> None:
         self._random = Random(seed)  # noqa: S311 - no secrets here
-        self._cents = dict.fromkeys(SYMBOLS, OPENING_CENTS)
+        self._cents = dict.fromkeys(SYMBOLS, cents)
         self._watchers = 0
         self._watched = trio.Event()
 

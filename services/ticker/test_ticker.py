@@ -15,7 +15,7 @@ from services import app
 from streamrt import Ended, StreamIn, testing
 
 from .endpoints import all_prices, prices
-from .market import OPENING_CENTS, STEP_CENTS, STEP_SECONDS, SYMBOLS, Market, every, latest
+from .market import STEP_CENTS, STEP_SECONDS, SYMBOLS, Market, every, latest
 from .page import PAGE
 from .types import Price
 
@@ -44,13 +44,14 @@ async def test_who_reads_gets_the_same_prices_from_both(autojump_clock: MockCloc
 
 
 async def test_a_price_moves_by_a_step_and_never_to_nothing(autojump_clock: MockClock) -> None:
-    market, cents = Market(seed=7), dict.fromkeys(SYMBOLS, OPENING_CENTS)
+    market, cents = Market(seed=7, cents=STEP_CENTS), dict.fromkeys(SYMBOLS, STEP_CENTS)
     for _ in range(1000):
         for price in market.move():
             assert price.cents >= 1
             assert abs(price.cents - cents[price.symbol]) <= STEP_CENTS
             cents[price.symbol] = price.cents
-    assert len(set(cents.values())) > 1
+            assert price.at == 0
+    assert min(cents.values()) < STEP_CENTS < max(cents.values())
 
 
 async def test_the_same_seed_walks_the_same_way(autojump_clock: MockClock) -> None:
