@@ -5,5 +5,7 @@ from streamrt import App
 from .chat import authenticate
 from .chat import service as chat
 from .streaming import service as streaming
+from .ticker import open_market, serve_page
+from .ticker import service as ticker
 
-app = App(streaming, chat, auth_handler=authenticate)
+app = App(streaming, chat, ticker, auth_handler=authenticate, lifespan=open_market, fallback=serve_page)

@@ -19,6 +19,8 @@ from websockets.trio.client import ClientConnection, connect
 
 import streamrt
 from services import app
+from services.ticker.market import SYMBOLS
+from services.ticker.page import PAGE
 
 Refusal = tuple[int, dict[str, Any]]
 
@@ -133,9 +135,27 @@ async def test_a_private_room_is_entered_with_a_header_or_with_the_query() -> No
         opened(f"{url}/private-chat/ada+bob", additional_headers={"Authorization": "Bearer ada"}) as ada,
         opened(f"{url}/private-chat/bob+ada?token=bob") as bob,
     ):
-        await wait_all_tasks_blocked()
+        assert (await receive(bob))["kind"] == "here"
         await send(ada, {"msg": "hello"})
-        assert await receive(bob) == {"by": "ada", "msg": "hello"}
+        assert await receive(bob) == {"kind": "whispered", "by": "ada", "msg": "hello"}
+
+
+@pytest.mark.parametrize("path", ["/prices", "/prices/all"])
+async def test_the_price_of_every_symbol_comes(path: str) -> None:
+    # Without max_queue=None this client stops reading behind 16 messages, and would not see the answer to its Close.
+    async with served() as url, opened(f"{url}{path}", max_queue=None) as socket:
+        assert {(await receive(socket))["symbol"] for _ in range(200)} == set(SYMBOLS)
+
+
+async def test_the_page_of_the_ticker_is_plain_http() -> None:
+    async with served() as url:
+        host, port = url.removeprefix("ws://").split(":")
+        async with await trio.open_tcp_stream(host, int(port)) as socket:
+            await socket.send_all(b"GET /ticker HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+            head, _, body = b"".join([part async for part in socket]).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"cross-origin-embedder-policy: require-corp" in head
+    assert PAGE in body
 
 
 @pytest.mark.parametrize(

@@ -1,65 +1,62 @@
-"""Broadcasting with nothing but sets of streams. What that cannot promise is in the README."""
-
-from collections.abc import Set as AbstractSet
-from contextlib import suppress
-from typing import TypeVar
+"""Broadcasting with topics: everyone who is attached hears what is published."""
 
 import trio
 
-from streamrt import APIError, Service, StreamInOut, get_auth_data
+from streamrt import APIError, Attachment, History, Service, StreamInOut, Topic, get_auth_data
 
 from .auth import User
-from .types import Join, Room, Said, Say, Whisper, Whispered
-
-I = TypeVar("I")  # noqa: E741 - what comes in
-O = TypeVar("O")  # noqa: E741 - what goes out
+from .types import Here, Join, Room, Said, Say, Whisper, Whispered
 
 MAX_MESSAGE = 16 * 1024
 """Bytes: more than anybody types, and a message is sent once for each member."""
 
-service = Service("chat")
+HERE_SECONDS = 5.0
+"""How often a member is told its position; what it has heard since, it hears again when it comes back."""
 
-# Sets of streams and not maps by id or name: two tabs of one user are two members.
-everyone: set[StreamInOut[Say, Said]] = set()
-rooms: dict[frozenset[str], set[StreamInOut[Whisper, Whispered]]] = {}
+service = Service("chat")
+said = Topic("chat.said", Said)
+# The history is longer than the backlog: so whoever was cut off for reading nothing finds there what it has missed.
+whispered = Topic(
+    "chat.whispered",
+    Whispered,
+    backlog=100,
+    backlog_bytes=256 * 1024,
+    history=History(messages=500, seconds=600),
+)
 
 
 @service.stream_in_out("/chat", expose=True, max_message_bytes=MAX_MESSAGE)
 async def chat(handshake: Join, stream: StreamInOut[Say, Said]) -> None:
     """Hear everybody else, and be heard by them."""
-    everyone.add(stream)
-    try:
+    async with said.attach(stream, exclude_self=True):
         async for message in stream:
-            await broadcast(everyone, stream, Said(handshake.id, message.username, message.msg))
-    finally:
-        everyone.remove(stream)
+            await said.publish(Said(handshake.id, message.username, message.msg))
 
 
 @service.stream_in_out("/private-chat/{names}", expose=True, auth=True, max_message_bytes=MAX_MESSAGE)
-async def private_chat(handshake: Room, stream: StreamInOut[Whisper, Whispered]) -> None:
-    """Talk in a room that only those enter who are named in its path."""
+async def private_chat(handshake: Room, stream: StreamInOut[Whisper, Whispered | Here]) -> None:
+    """Talk in a room that only those enter who are named in its path; hear first what was said before."""
     user = get_auth_data(User)
-    names = frozenset(handshake.names.split("+"))
+    names = set(handshake.names.split("+"))
     if user.name not in names:
         raise APIError.permission_denied(f"the room {handshake.names} is not for {user.name}")
-    members = rooms.setdefault(names, set())
-    members.add(stream)
-    try:
+    room = "+".join(sorted(names))
+    async with (
+        whispered.attach(stream, key=room, since=handshake.since, exclude_self=True) as attachment,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(tell_position, stream, attachment)
         async for message in stream:
-            await broadcast(members, stream, Whispered(user.name, message.msg))
-    finally:
-        members.remove(stream)
-        if not members:
-            del rooms[names]
+            await whispered.publish(Whispered(user.name, message.msg), key=room)
+        nursery.cancel_scope.cancel()
 
 
-async def broadcast(members: AbstractSet[StreamInOut[I, O]], sender: StreamInOut[I, O], message: O) -> None:
-    """Send a message to all members but its sender, one after another.
-
-    A member that is gone, or that has not read for so long that its stream was ended, is passed over:
-    its own handler takes it out of the set.
-    """
-    for member in list(members):  # a copy: while one `send` waits, others come and go
-        if member is not sender:
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError, APIError.ResourceExhausted):
-                await member.send(message)
+async def tell_position(stream: StreamInOut[Whisper, Whispered | Here], attachment: Attachment) -> None:
+    """Tell a member where it is: at once, and later whenever that has changed."""
+    told = None
+    while True:
+        position = attachment.position
+        if position is not None and position != told:
+            await stream.send(Here(position, recovered=attachment.recovered))
+            told = position
+        await trio.sleep(HERE_SECONDS)

@@ -1,5 +1,7 @@
 """What goes over the wire: one class for each handshake and each message."""
 
+from typing import Literal
+
 from attrs import frozen
 
 
@@ -48,9 +50,11 @@ class Room:
 
     Args:
         names: Who may enter, with plus signs between the names: ``ada+bob``.
+        since: Where to go on: the last `Here.position`, or ``oldest`` for all that is kept.
     """
 
     names: str
+    since: str | None = None
 
 
 @frozen
@@ -71,3 +75,18 @@ class Whispered:
 
     by: str
     msg: str
+    kind: Literal["whispered"] = "whispered"
+
+
+@frozen
+class Here:
+    """Where a member is in what is said in its room.
+
+    Args:
+        position: To come back with, as ``since``: nothing is missed then. What it has heard after this may come again.
+        recovered: Whether it has heard everything after the ``since`` that it came with.
+    """
+
+    position: str
+    recovered: bool
+    kind: Literal["here"] = "here"

@@ -1,0 +1,5 @@
+"""A price board, to show what happens to those who read more slowly than prices move."""
+
+from .endpoints import service as service
+from .market import open_market as open_market
+from .page import serve_page as serve_page
