@@ -92,7 +92,8 @@ class App:
             case "lifespan":
                 await serve_lifespan(self.host, receive, send)
             case _ if self._fallback is not None:
-                await self._fallback(scope, receive, send)
+                with self.host.exchanging():
+                    await self._fallback(scope, receive, send)
             case _:
                 await serve_not_found(send)
 

@@ -86,7 +86,7 @@ class FakeLine(Line):
         self.writable.set()
         self._turns = trio.StrictFIFOLock()
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | memoryview) -> None:
         async with self._turns:
             self.rest = memoryview(data)
             await self.writable.wait()

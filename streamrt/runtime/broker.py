@@ -140,8 +140,8 @@ class Broker(ABC):
     """Carries publications between processes; see the rules of this file."""
 
     def __init__(self) -> None:
-        self.deliver: Deliver = _to_nobody
-        """Set before anything else is asked of it."""
+        self.deliver: Deliver | None = None
+        """Set before anything else is asked of it; None when it belongs to no exchange."""
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -177,7 +177,8 @@ class Broker(ABC):
         """
 
 
-def _to_nobody(_channel: Channel, _publication: Publication) -> None: ...
+_FORGET_AT_ONCE = 8
+"""Histories that a call looks at which may be too old: no more, or one would pay for all; and one comes with a call."""
 
 
 @final
@@ -191,11 +192,20 @@ class MemoryBroker(Broker):
             str, OrderedDict[Channel, _Log]
         ] = {}  # by topic; the one first that was touched least recently
 
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """See `Broker.running`. What it holds ends with it: the clock of another run is another."""
+        try:
+            yield
+        finally:
+            self._subscribed.clear()
+            self._logs.clear()
+
     async def publish(self, channel: Channel, publication: Publication, history: History | None) -> None:
         """Deliver a message; see `Broker.publish`. Not a checkpoint."""
         if history is not None:
             self._log(channel, history).append(publication, history)
-        if channel in self._subscribed:
+        if channel in self._subscribed and self.deliver is not None:
             self.deliver(channel, publication)
 
     async def subscribe(self, channel: Channel) -> None:
@@ -219,14 +229,15 @@ class MemoryBroker(Broker):
         if channel not in logs:
             logs[channel] = _Log()
         log = _touch(logs, channel)
-        while True:
+        for _ in range(_FORGET_AT_ONCE):
             oldest = next(iter(logs))
-            if logs[oldest].touched > log.touched - history.seconds:
-                return log
+            if oldest == channel or logs[oldest].touched > log.touched - history.seconds:
+                break
             if oldest in self._subscribed:
                 _touch(logs, oldest)
             else:
                 del logs[oldest]
+        return log
 
 
 def _touch(logs: OrderedDict[Channel, _Log], channel: Channel) -> _Log:

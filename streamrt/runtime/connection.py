@@ -17,7 +17,8 @@ flush and to close, is done on the way out of `open`.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+import sys
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Literal, Protocol, final
 
@@ -65,28 +66,23 @@ class Feed(Protocol):
 class Source(Protocol):
     """Whose slots they are."""
 
-    def taken(self) -> object:
-        """Note that the message in the oldest of its slots goes out."""
+    def taken(self, slot: Slot) -> None:
+        """Note that the message in a slot goes out; it is the oldest that it has."""
         ...
 
 
 @final
 class Slot:
-    """A place in a queue, whose message may still be replaced or taken back."""
+    """A place in a queue, whose message may still be replaced or taken back; then it is empty."""
 
     __slots__ = ("publication", "source")
 
     def __init__(self, publication: Publication, source: Source) -> None:
-        self.publication: Publication = publication
+        self.publication: Publication | None = publication
         self.source: Source = source
 
     def __len__(self) -> int:
-        return len(self.publication.frame)
-
-    def take(self) -> Frame:
-        """Return the message, which goes out now."""
-        self.source.taken()
-        return self.publication.frame
+        return 0 if self.publication is None else len(self.publication.frame)
 
 
 @final
@@ -110,6 +106,7 @@ class Connection(Port):
         "_bunching",
         "_closing",
         "_discarding",
+        "_empty",
         "_feeds",
         "_flushed",
         "_grace",
@@ -118,6 +115,8 @@ class Connection(Port):
         "_nursery",
         "_outbox",
         "_owes_response",
+        "_own",
+        "_own_bytes",
         "_patient",
         "_side",
         "_takes_input",
@@ -156,7 +155,10 @@ class Connection(Port):
         self._owes_response = owes_response
         self._grace = grace
         self._inbox: Backlog[Payload] = Backlog(limits.receive_messages, limits.receive_bytes, payload_size)
-        self._outbox: Backlog[Frame | Slot] = Backlog(limits.send_messages, limits.send_bytes, len)
+        self._outbox: Backlog[Frame | Slot] = Backlog(sys.maxsize, sys.maxsize, len)
+        self._own = 0  # what of it is no slot, which is what has a limit
+        self._own_bytes = 0
+        self._empty = 0  # slots whose message was taken back
         self._feeds: list[Feed] = []
         self._nursery: trio.Nursery | None = None  # until the writer, which starts when something queues
         self._writing = False
@@ -203,9 +205,8 @@ class Connection(Port):
         straight = not self._bunching and not self._inbox  # a burst of input makes a burst of output
         if straight and not somebody_waits and self._send_nowait(frame):
             return
-        if somebody_waits or not self._outbox.offer(frame):
-            await self._wait_for_room(lambda: self._outbox.offer(frame))
-        self._start_writer()
+        if somebody_waits or not self._offer(frame):
+            await self._wait_for_room(lambda: self._offer(frame))
 
     async def aclose(self) -> None:
         """End this side; see `Stream.aclose`."""
@@ -213,6 +214,8 @@ class Connection(Port):
         if self._owes_response or self._closing or self.ended is not None:
             await trio.lowlevel.checkpoint()
             return
+        for feed in self._feeds:
+            feed.catch_up()
         self._closing = True
         await self._flush()
         self.end(self._verdict)
@@ -233,17 +236,34 @@ class Connection(Port):
         """
         await trio.lowlevel.checkpoint()
         self._check_open()
-        if self._outbox.free <= 0:
-            await self._wait_for_room(lambda: self._outbox.free > 0)
+        if not self._has_room_for(0):
+            await self._wait_for_room(lambda: self._has_room_for(0))
 
     @contextmanager
     def fed_by(self, feed: Feed) -> Generator[None]:
-        """Let a feed send to the stream for as long as the block lasts; what it has queued still goes out then."""
+        """Let a feed send to the stream for as long as the block lasts."""
         self._feeds.append(feed)
         try:
             yield
         finally:
             self._feeds.remove(feed)
+
+    def keep(self, slots: Iterable[Slot]) -> None:
+        """Keep what a feed leaves behind: it goes out like what the stream has sent itself, and counts like that."""
+        for slot in slots:
+            self._own += 1
+            self._own_bytes += len(slot)
+            slot.source = self
+
+    def taken(self, slot: Slot) -> None:
+        """Note that something goes out which a feed has left behind; see `Source.taken`."""
+        self._own -= 1
+        self._own_bytes -= len(slot)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to be sent."""
+        return self._closing or self.ended is not None
 
     def push(self, batch: Batch) -> int:
         """Send messages of a feed, if nothing is queued before them.
@@ -251,13 +271,12 @@ class Connection(Port):
         Returns:
             How many of them, the last ones, have to be queued.
         """
-        if self._outbox or self._writing or self.ended is not None:
+        if self._outbox or self._writing or self._closing or self.ended is not None:
             return len(batch.frames)
         rest = self._transport.send_batch_nowait(batch)
         if not rest:
             return 0
-        self._outbox.extend(rest[:1])  # it may be out in part
-        self._start_writer()
+        self._queue(rest[0])  # it may be out in part
         return len(rest) - 1
 
     def queue(self, slots: Sequence[Slot]) -> None:
@@ -267,11 +286,12 @@ class Connection(Port):
 
     def unqueue(self, slot: Slot) -> None:
         """Take back one that has not gone out."""
-        self._outbox.remove(slot)
-
-    def unqueue_all(self, source: Source) -> None:
-        """Take back all of a source that have not gone out."""
-        self._outbox.keep(lambda item: isinstance(item, Frame) or item.source is not source)
+        self._outbox.queued_bytes -= len(slot)
+        slot.publication = None
+        self._empty += 1
+        if self._empty * 2 > len(self._outbox):  # so that it costs nothing, on average
+            self._outbox.keep(lambda item: isinstance(item, Frame) or item.publication is not None)
+            self._empty = 0
 
     def resized(self, size: int) -> None:
         """Note that a slot has got another message, so many bytes larger."""
@@ -295,8 +315,11 @@ class Connection(Port):
             return False
         if self._send_nowait(frame):
             return True
-        fits = self._outbox.offer(frame)
+        fits = self._has_room_for(len(frame))
         if fits:
+            self._own += 1
+            self._own_bytes += len(frame)
+            self._outbox.put_next(frame)  # who pings us may not wait until it has read all that is before it
             self._start_writer()
         return fits
 
@@ -408,6 +431,24 @@ class Connection(Port):
     def _send_nowait(self, frame: Frame) -> bool:
         return not self._outbox and not self._writing and self._transport.send_nowait(frame)
 
+    def _has_room_for(self, size: int) -> bool:
+        """Whether something fits, beside what is in slots: a topic keeps nobody from sending."""
+        limits = self.limits
+        fits = self._own < limits.send_messages and self._own_bytes + size <= limits.send_bytes
+        return fits or not self._own
+
+    def _offer(self, frame: Frame) -> bool:
+        fits = self._has_room_for(len(frame))
+        if fits:
+            self._queue(frame)
+        return fits
+
+    def _queue(self, frame: Frame) -> None:
+        self._own += 1
+        self._own_bytes += len(frame)
+        self._outbox.put(frame)
+        self._start_writer()
+
     def _start_writer(self) -> None:
         if self._nursery is not None:
             self._nursery.start_soon(self._write)
@@ -509,20 +550,33 @@ class Connection(Port):
             while True:
                 await outbox.filled()
                 queued = outbox.take_batch(_WRITE_BYTES)
-                if not queued:
-                    if outbox.closed:
-                        return
-                    continue  # it was taken back meanwhile
-                frames = [item if isinstance(item, Frame) else item.take() for item in queued]
-                self._bunching = len(frames) > 1
-                self._writing = True
-                await self._transport.send(frames)
-                self._writing = False
+                if not queued and outbox.closed:
+                    return
+                frames = self._take(queued)
+                if frames:  # else all of it was taken back
+                    self._bunching = len(frames) > 1
+                    self._writing = True
+                    await self._transport.send(frames)
+                    self._writing = False
+                    self.moved()
                 self._flushed.wake_all()
-                self.moved()
         except Disconnected as gone:
             self.lost(gone)
             self._break()
+
+    def _take(self, queued: list[Frame | Slot]) -> list[Frame]:
+        frames: list[Frame] = []
+        for item in queued:
+            if isinstance(item, Frame):
+                self._own -= 1
+                self._own_bytes -= len(item)
+                frames.append(item)
+            elif item.publication is None:
+                self._empty -= 1
+            else:
+                frames.append(item.publication.frame)
+                item.source.taken(item)
+        return frames
 
     async def _flush(self) -> None:
         if not self._outbox and not self._writing:

@@ -46,10 +46,15 @@ class Exchange:
     """Rooms, a fan-out and a broker.
 
     Args:
-        broker: What connects it; no other exchange may have it.
+        broker: What connects it.
+
+    Raises:
+        ValueError: The broker belongs to another exchange.
     """
 
     def __init__(self, broker: Broker) -> None:
+        if broker.deliver is not None:
+            raise ValueError("this broker belongs to another app that is running; give each app one of its own")
         broker.deliver = self._deliver
         self.broker: Broker = broker
         self._rooms: dict[Channel, Room] = {}
@@ -59,6 +64,10 @@ class Exchange:
         self._idle = Waiting()  # the fan-out, when there are none
         self._scope = trio.CancelScope()
         self._turn = 0
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        self.broker.deliver = None
 
     def totals(self, terms: Terms) -> Totals:
         """Return what is counted of a topic.
@@ -135,8 +144,9 @@ class Exchange:
                     await self._idle.wait()
                 end = time.perf_counter() + _FAN_OUT
                 for room in list(self._new):
-                    if room.hand_out(end):
-                        del self._new[room]
+                    del self._new[room]
+                    if not room.hand_out(end):
+                        self._new[room] = None  # behind the others
                     if time.perf_counter() >= end:
                         break
                 if self._new:

@@ -86,6 +86,12 @@ class Host:
         """How many streams are open."""
         return len(self._streams)
 
+    @contextmanager
+    def exchanging(self) -> Generator[None]:
+        """Have what is published in the block published by the app."""
+        with _set(own_exchange, None if self._run is None else self._run.exchange):
+            yield
+
     async def handle(self, incoming: Incoming, accept: Callable[[Admitted], Awaitable[Transport]]) -> None:
         """Admit one stream and run it to its end.
 
@@ -161,11 +167,11 @@ class Host:
                     exchange = None
                     if self.broker is not None:
                         exchange = Exchange(self.broker)
+                        stack.callback(exchange.close)
                         await stack.enter_async_context(self.broker.running())
                     resources = None
                     if self.lifespan is not None:
-                        with _set(own_exchange, exchange):  # for the tasks that it starts
-                            resources = await stack.enter_async_context(self.lifespan(nursery))
+                        resources = await stack.enter_async_context(_within(exchange, self.lifespan(nursery)))
                     self._run = run = _Run(resources, exchange, self._left)
                     nursery.start_soon(self._drain_on_shutdown)
                     self._changed()
@@ -241,6 +247,16 @@ class Host:
     def _cut_off_all(self) -> None:
         for connection in self._streams:
             connection.cut_off(RESTART)
+
+
+@asynccontextmanager
+async def _within(exchange: Exchange | None, lifespan: AbstractAsyncContextManager[object]) -> AsyncGenerator[object]:
+    """Enter and leave a lifespan with the app's exchange, which is not that of the block."""
+    before = own_exchange.get()
+    with _set(own_exchange, exchange):
+        async with lifespan as resources:
+            with _set(own_exchange, before):
+                yield resources
 
 
 @contextmanager

@@ -89,6 +89,9 @@ class Subscriber(ABC):
             batch: The same, as frames; others get it too.
         """
 
+    def left(self) -> None:
+        """Be out of the room. By default, nothing is left to do then."""
+
     @abstractmethod
     def fail(self) -> None:
         """Be gone, after a fault of ours."""
@@ -141,7 +144,7 @@ class Room:
         self._end = 0  # how much was ever noted
         self._bytes = 0
         self._limit = max(1, min(_LOG_MESSAGES, terms.backlog // _SHARE))
-        self._limit_bytes = min(_LOG_BYTES, terms.backlog_bytes // _SHARE)
+        self._limit_bytes = max(1, min(_LOG_BYTES, terms.backlog_bytes // _SHARE))
         self._passing: list[Subscriber] = []  # whom the pass that is under way serves
         self._served = 0  # how many of them it has served
         self._goal = 0  # where it ends
@@ -160,6 +163,7 @@ class Room:
         subscriber.room = None
         del self.subscribers[subscriber]
         self._shy -= subscriber.is_shy
+        subscriber.left()
 
     @property
     def full(self) -> bool:
@@ -172,8 +176,6 @@ class Room:
         terms = self.terms
         if terms.latest_by is not None and publication.name is None:
             publication.name = terms.latest_by(message_of(publication, terms))
-        if not self._shy:
-            publication.origin = None
         self._log.append(publication)
         self._end += 1
         self._bytes += len(publication.frame)
@@ -192,8 +194,9 @@ class Room:
             self._passing, self._served = list(self.subscribers), 0
             self._goal = self._end
         while self._served < len(self._passing):
-            self.serve(self._passing[self._served : self._served + _AT_ONCE])
-            self._served += _AT_ONCE
+            at_once = max(1, min(_AT_ONCE, 2 * _LOG_BYTES // max(1, self._bytes)))  # much may be compressed for each
+            self.serve(self._passing[self._served : self._served + at_once])
+            self._served += at_once
             if time.perf_counter() >= until and self._served < len(self._passing):
                 return False
         self._passing.clear()
@@ -201,6 +204,7 @@ class Room:
         self._bytes -= sum(len(publication.frame) for publication in self._log[:handed])
         del self._log[:handed]
         self._slice = None
+        self.emptied.rotate()
         self.emptied.wake_all()
         return not self._log
 
@@ -212,17 +216,20 @@ class Room:
             if start == end or subscriber.room is not self:
                 continue
             if slice_ is None or slice_.start != start:
-                slice_ = self._slice = _Slice(start, self._log[start - end :])
+                slice_ = self._slice = _Slice(start, self._log[start - end :], shy=bool(self._shy))
             subscriber.seen = end
-            subscriber.handed = slice_.position
             publications, batch = slice_.publications, slice_.batch
             try:
                 if subscriber.replayed is not None or not slice_.is_for_all:
                     kept = [publication for publication in publications if not subscriber.skips(publication)]
+                    if subscriber.replayed is None:
+                        subscriber.handed = slice_.position
                     if not kept:
                         continue
                     if len(kept) < len(publications):
                         publications, batch = kept, Batch([publication.frame for publication in kept])
+                if subscriber.replayed is None:
+                    subscriber.handed = slice_.position
                 self.delivered += len(publications)
                 subscriber.take(publications, batch)
             except Exception:  # a fault of one subscriber must not be all others' silence
@@ -236,13 +243,13 @@ class _Slice:
 
     __slots__ = ("batch", "is_for_all", "position", "publications", "start")
 
-    def __init__(self, start: int, publications: Sequence[Publication]) -> None:
+    def __init__(self, start: int, publications: Sequence[Publication], *, shy: bool) -> None:
         self.start = start
         self.publications = publications
         self.position = publications[-1].position
         self.batch = Batch([publication.frame for publication in publications])
         self.is_for_all = all(
-            publication.origin is None and publication.exclude is None for publication in publications
+            publication.exclude is None and (not shy or publication.origin is None) for publication in publications
         )
 
 

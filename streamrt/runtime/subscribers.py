@@ -78,12 +78,11 @@ class Pending:
         for publication in publications:
             if when_full == "latest" and (slot := self._named.get(publication.name)) is not None:
                 self._replace(slot, publication)
+                while self._bytes > self._terms.backlog_bytes and len(self.slots) > 1:
+                    self._drop_oldest()
                 continue
             while self._has_no_room_for(publication) and when_full in {"drop_oldest", "latest"}:
-                slot = self.slots[0]
-                self.taken()
-                if self.outlet is not None:
-                    self.outlet.unqueue(slot)
+                self._drop_oldest()
             if not self._has_no_room_for(publication):
                 self._add(publication)
             elif when_full == "disconnect":
@@ -91,27 +90,43 @@ class Pending:
                 break
         return before + len(publications) - len(self.slots)
 
-    def taken(self) -> Slot:
-        """Forget the oldest message, and return its slot."""
-        slot = self.slots.popleft()
+    def taken(self, slot: Slot) -> None:
+        """Forget the oldest message, which is in this slot; see `Source.taken`."""
+        assert slot.publication is not None
+        self.slots.popleft()
         self._bytes -= len(slot)
         if self._terms.when_full == "latest":
             del self._named[slot.publication.name]
-        return slot
+
+    def take(self) -> Publication:
+        """Return the oldest message, and forget it."""
+        slot = self.slots[0]
+        assert slot.publication is not None
+        self.taken(slot)
+        return slot.publication
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Take all of them back."""
+        if self.outlet is not None:
+            for slot in self.slots:
+                self.outlet.unqueue(slot)
         self.slots.clear()
         self._named.clear()
         self._bytes = 0
 
     def keep_after(self, position: Position) -> None:
         """Forget those that a history has had, while they are not in line yet."""
-        slots = list(self.slots)
+        publications = [slot.publication for slot in self.slots]
         self.clear()
-        for slot in slots:
-            if slot.publication.is_after(position):
-                self._add(slot.publication)
+        for publication in publications:
+            if publication is not None and publication.is_after(position):
+                self._add(publication)
+
+    def _drop_oldest(self) -> None:
+        slot = self.slots[0]
+        self.taken(slot)
+        if self.outlet is not None:
+            self.outlet.unqueue(slot)
 
     def _has_no_room_for(self, publication: Publication) -> bool:
         slots, terms = self.slots, self._terms
@@ -168,9 +183,12 @@ class Attachment(Subscriber):
 
     def skips(self, publication: Publication) -> bool:
         """See `Subscriber.skips`."""
+        late = super().skips(publication)
+        return late or self._is_own(publication)
+
+    def _is_own(self, publication: Publication) -> bool:
         me = self._connection.request.connection_id
-        own = publication.exclude == me or (self._exclude_self and publication.origin == me)
-        return own or super().skips(publication)
+        return publication.exclude == me or (self._exclude_self and publication.origin == me)
 
     def take(self, publications: Sequence[Publication], batch: Batch) -> None:
         """Send messages straight to the socket, or queue them; see `Subscriber.take`."""
@@ -178,12 +196,17 @@ class Attachment(Subscriber):
         if left == 0:
             return
         assert self.room is not None
-        if self._connection.ended is not None:
+        if self._connection.over:
             self.room.delivered -= len(publications)
             return
         dropped = self._pending.offer(publications[-left:])
         self.room.delivered -= dropped
         self.room.dropped += dropped
+
+    def left(self) -> None:
+        """Leave to the stream what has not gone out; see `Subscriber.left`."""
+        if not self._held:
+            self._connection.keep(self._pending.slots)
 
     def fail(self) -> None:
         """End the stream; see `Subscriber.fail`."""
@@ -208,10 +231,14 @@ class Attachment(Subscriber):
         """
         assert self.room is not None
         for publication in replay.publications:
+            if self._is_own(publication):
+                continue
             await self._connection.send(publication.frame)
             self.room.delivered += 1
         self.catch_up()  # before anything can go out straight
-        self.handed = self.handed or replay.position
+        last = self.handed
+        if last is None or (last.epoch == replay.position.epoch and last.offset < replay.position.offset):
+            self.handed = replay.position
         self.recovered = replay.recovered
         self.replayed = replay.position
         self._pending.keep_after(replay.position)
@@ -221,7 +248,6 @@ class Attachment(Subscriber):
             self._connection.queue(list(self._pending.slots))
 
     def _end(self, error: APIError) -> None:
-        self._connection.unqueue_all(self._pending)
         self._pending.clear()
         self._connection.end(Ended("runtime", error.close_code, error.reason()))
 
@@ -271,7 +297,7 @@ class Subscription(Subscriber, trio.abc.ReceiveChannel[M_co], Generic[M_co]):
             if self._error is not None:
                 raise self._error
             await self._filled.wait()
-        publication = self._replay.popleft() if self._replay else self._pending.taken().publication
+        publication = self._replay.popleft() if self._replay else self._pending.take()
         self._received = publication.position
         return cast("M_co", message_of(publication, self._terms))
 
@@ -309,6 +335,9 @@ class Subscription(Subscriber, trio.abc.ReceiveChannel[M_co], Generic[M_co]):
 
     def overflow(self) -> None:
         """End with an error; see `Owner.overflow`."""
+        assert self.room is not None
+        self.room.delivered -= len(self._replay)
+        self.room.dropped += len(self._replay)
         self._fail(APIError.resource_exhausted(f"too far behind topic {self._terms.name}"))
 
     def fail(self) -> None:

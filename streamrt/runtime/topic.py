@@ -6,8 +6,8 @@ publishes never waits for anyone who reads slowly.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Hashable, Mapping
+from contextlib import asynccontextmanager, closing
 from typing import Any, Generic, TypeVar, cast, final, get_args
 
 import trio
@@ -191,7 +191,7 @@ class Topic(Generic[M]):
         subscription: Subscription[M] = Subscription(self._terms)
         exchange, channel, history = current_exchange(), Channel(self.name, key), self._terms.history
         await trio.lowlevel.checkpoint()
-        with exchange.inside(channel, self._terms, subscription), _closing(subscription):
+        with exchange.inside(channel, self._terms, subscription), closing(subscription):
             await exchange.broker.subscribe(channel)
             if history is not None:
                 subscription.replay(await exchange.broker.replay(channel, since, history))
@@ -211,11 +211,13 @@ class Topic(Generic[M]):
             EncodeError: The message does not fit the type of the topic. Nothing was published.
         """
         terms = self._terms
+        name = None if terms.latest_by is None else terms.latest_by(message)
+        hash(name)  # one that has none is the publisher's fault, and not that of those who are behind
         publication = Publication(
             Frame(terms.codec.encode(message)),
             origin=context.connection_id.get(),
             exclude=None if exclude is None else exclude.request.connection_id,
-            name=None if terms.latest_by is None else terms.latest_by(message),
+            name=name,
         )
         await current_exchange().publish(Channel(self.name, key), terms, publication)
 
@@ -249,11 +251,3 @@ def _connection_of(stream: object) -> Connection:
     raise TypeError(
         f"attach(stream) takes a stream of an endpoint or of a client that messages go out on, not {stream!r}"
     )
-
-
-@contextmanager
-def _closing(subscription: Subscription[Any]) -> Generator[None]:
-    try:
-        yield
-    finally:
-        subscription.close()

@@ -71,7 +71,7 @@ class Line(ABC):
         self.moved: Callable[[], None] = _note_nothing  # called when the socket has taken some of it
 
     @abstractmethod
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | memoryview) -> None:
         """Write bytes, and wait until the socket has taken them; the `rest` must have gone before, or be among them."""
 
     @abstractmethod
@@ -155,7 +155,7 @@ class PlainLine(Line):
         self._hold(memoryview(data)[sent:])
         return False
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | memoryview) -> None:
         """Write bytes; see `Line.send`."""
         self._hold(memoryview(data))
         await self.flush()
@@ -188,7 +188,7 @@ class TLSLine(Line):
         self._stream = stream
         self._turns = trio.StrictFIFOLock()  # the writer's, and those of who answers a Close
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | memoryview) -> None:
         """Write bytes; see `Line.send`."""
         async with self._turns:
             self._hold(memoryview(data))

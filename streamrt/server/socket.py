@@ -265,7 +265,8 @@ class SocketTransport(Transport):
             # What is left of the first is out in part, or compressed already.
             first = line.rest or self._wire(frames[0])
             try:
-                await line.send(b"".join((first, *map(self._wire, frames[1:]))))
+                # Joined, even one alone would be copied, for each stream that does not read.
+                await line.send(b"".join((first, *map(self._wire, frames[1:]))) if len(frames) > 1 else first)
             except BROKEN:
                 self._find_end()
             self._answer_close()

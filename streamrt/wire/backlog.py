@@ -81,17 +81,19 @@ class Backlog(Generic[T]):
             if self._consumers:
                 self._consumers.wake()
 
-    def remove(self, item: T) -> None:
-        """Take out one message that is queued, wherever it stands; the nearer to the front, the faster.
+    def put(self, item: T) -> None:
+        """Queue one message whether it fits or not."""
+        self._items.append(item)
+        self.queued_bytes += self._size(item)
+        if self._consumers:
+            self._consumers.wake()
 
-        Raises:
-            ValueError: It is not queued.
-        """
-        self._forget_taken()
-        self._items.remove(item)
-        self.queued_bytes -= self._size(item)
-        if self._producers and self.half_empty:
-            self._producers.wake_all()
+    def put_next(self, item: T) -> None:
+        """Queue one message behind the first, whether it fits or not."""
+        self._items.insert(self._taken + 1, item)
+        self.queued_bytes += self._size(item)
+        if self._consumers:
+            self._consumers.wake()
 
     def keep(self, wanted: Callable[[T], bool]) -> None:
         """Take out all messages but those that are wanted."""

@@ -40,6 +40,10 @@ class Waiting:
         """Wake the first; there must be one."""
         trio.lowlevel.reschedule(self._tasks.pop(0))
 
+    def rotate(self) -> None:
+        """Let the second be the first: whoever is woken first may leave nothing for the others."""
+        self._tasks[:] = self._tasks[1:] + self._tasks[:1]
+
     def wake_all(self) -> None:
         """Wake all."""
         for task in self._tasks:

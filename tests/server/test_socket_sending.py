@@ -4,6 +4,7 @@ import zlib
 
 import pytest
 import trio
+import trio.testing
 
 from streamrt import Deflate, Limits
 from streamrt.wire.frames import close_frame, data_frame, ping_frame
@@ -34,6 +35,16 @@ async def test_a_message_that_goes_out_in_part_is_finished_by_the_next_send() ->
         nursery.start_soon(send)
         assert await stream.heard() == big.wire + next_one.wire
         assert stream.receiver.moves > 1  # who waits for the peer to read is told that it does
+
+
+async def test_what_is_left_of_a_message_is_not_copied() -> None:
+    big = Frame(bytes(16 << 20))
+    async with plain() as stream, trio.open_nursery() as nursery:
+        assert not stream.transport.send_nowait(big)
+        nursery.start_soon(stream.transport.send, [big])
+        await trio.testing.wait_all_tasks_blocked()
+        assert stream.line.rest.obj is big.wire
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_batch_is_one_write_and_joined_once() -> None:

@@ -57,7 +57,7 @@ async def pipeline(visit: Visit) -> str:
 
 
 async def read(visit: Visit) -> str:
-    """Read all that was asked for; busy as this process is, that takes less than the server's patience for its Close."""
+    """Read all that was asked for: so little that it takes less than `close_timeout`, busy as this process is."""
     order = Order(visit.dice.randint(0, 30), visit.dice.choice((10, 1000, 10_000, 40_000)))
     async with visit.client.open(ticker, order) as stream:
         number = 0

@@ -20,12 +20,14 @@ class Message:
     Args:
         number: Its content; its size is that of its text.
         offset: Its place in the history, from 1; 0 where there is none.
-        unwanted: Who does not get it.
+        by: Whose handler has published it.
+        exclude: Who does not get it.
     """
 
     number: int
     offset: int
-    unwanted: "set[Listener]" = attrs.field(factory=lambda: set[Listener](), repr=False)
+    by: "Line | None" = attrs.field(default=None, repr=False)
+    exclude: "Line | None" = attrs.field(default=None, repr=False)
 
     @property
     def size(self) -> int:
@@ -132,7 +134,7 @@ class Listener:
         noted, self.noted = self.noted, []
         if noted and self.line is not None:
             self.handed = noted[-1].offset
-        messages = [message for message in noted if self not in message.unwanted]
+        messages = [message for message in noted if self.wants(message)]
         if self.failed or (self.line is not None and self.line.ended is not None):
             return
         if self.line is not None:
@@ -144,6 +146,9 @@ class Listener:
                 self.room.delivered += 1
         while messages and not self.failed:
             self._offer(messages)
+
+    def wants(self, message: Message) -> bool:
+        return self.line is None or not (self.line is message.exclude or (self.shy and self.line is message.by))
 
     def receive(self) -> Message:
         message = self.replayed.pop(0) if self.replayed else self.backlog.pop(0).message
@@ -177,6 +182,8 @@ class Listener:
                 self.room.dropped += len(messages)
                 for place in list(self.backlog):
                     self._drop(place)
+                self.room.delivered -= len(self.replayed)
+                self.room.dropped += len(self.replayed)
                 self.replayed.clear()
                 if self.line is not None:
                     self.line.ended = 4429
@@ -253,7 +260,8 @@ class Model:
 
     def publish(self, key: str, number: int, now: float, *, by: Line | None, exclude: Line | None) -> None:
         self.published += 1
-        message = Message(number, self._log(key, now).offset + 1 if self.terms.history is not None else 0)
+        offset = self._log(key, now).offset + 1 if self.terms.history is not None else 0
+        message = Message(number, offset, by, exclude)
         if self.terms.history is not None:
             log = self.logs[key]
             log.offset += 1
@@ -263,8 +271,6 @@ class Model:
             room = self.rooms[key]
             room.published += 1
             for listener in room.listeners:
-                if listener.line is not None and (listener.line is exclude or (listener.shy and listener.line is by)):
-                    message.unwanted.add(listener)
                 listener.noted.append(message)
 
     def join(
@@ -285,7 +291,8 @@ class Model:
                 recovered = since.offset >= first
             if recovered:
                 assert isinstance(since, Since)
-                replay = [message for _, message in log.entries if message.offset > since.offset]
+                missed = [message for _, message in log.entries if message.offset > since.offset]
+                replay = [message for message in missed if listener.wants(message)]
             room.delivered += len(replay)
             listener.handed = log.offset
             if line is None:

@@ -25,6 +25,7 @@ from streamrt import (
     Topic,
     testing,
 )
+from streamrt.api import context
 from streamrt.runtime import exchange, room
 from streamrt.runtime.broker import Broker, Channel, Publication, Replay
 from streamrt.wire.codec import codec
@@ -259,10 +260,9 @@ class SlowBroker(Broker):
         if self.fails:
             self.fails = False
             raise OSError("the broker is down")
-        self.inner.deliver = lambda _channel, _publication: None
         await self.inner.publish(channel, publication, history)
         await trio.sleep(0)
-        if channel in self.subscribed:
+        if channel in self.subscribed and self.deliver is not None:
             self.deliver(channel, publication)
 
     async def subscribe(self, channel: Channel) -> None:
@@ -814,6 +814,39 @@ async def test_what_a_broker_delivers_late_is_not_heard_twice() -> None:
             assert [await numbers.receive() for _ in range(5)] == [1, 2, 3, 4, 5]
 
 
+async def test_a_replay_leaves_out_what_was_not_for_the_stream() -> None:
+    topic = Topic("numbers", int, history=History())
+    ear = Ear()
+    async with opened(ear) as stream:
+        context.connection_id.set(stream.request.connection_id)
+        for shy in (True, False):
+            async with topic.attach(stream, exclude_self=shy) as attachment:
+                position = attachment.position
+                await topic.publish(1)
+                await topic.publish(2, exclude=stream)
+            ear.heard.clear()
+            async with topic.attach(stream, since=position, exclude_self=shy) as attachment:
+                assert attachment.recovered
+                await settled()
+            assert ear.heard == ([] if shy else [1])
+
+
+async def test_a_position_never_goes_back() -> None:
+    topic = Topic("numbers", int, history=History())
+    broker = SlowBroker()
+    channel = Channel("numbers", "")
+    async with brokered(broker), opened(Ear()) as stream:
+        await publish(topic, 1, 2, 3)
+        late = (await broker.inner.replay(channel, History.OLDEST, History())).publications
+        async with topic.attach(stream, since=History.OLDEST) as attachment:
+            position = attachment.position
+            broker.deliver(channel, late[0])  # type: ignore[misc]
+            await settled()
+            assert attachment.position == position
+            await publish(topic, 4)
+            assert attachment.position != position
+
+
 async def test_a_subscriptions_position_is_behind_what_it_has_received() -> None:
     topic = Topic("numbers", int, history=History())
     await publish(topic, 1, 2, 3)
@@ -1023,6 +1056,63 @@ async def test_an_app_with_a_broker_of_its_own_is_by_itself(autojump_clock: Mock
             assert await outside.receive() == 2
         assert broker.events == ["begun"]
     assert broker.events == ["begun", "over"]
+
+
+async def test_a_fallback_and_the_end_of_a_lifespan_publish_with_the_apps_broker(autojump_clock: MockClock) -> None:
+    topic = Topic("numbers", int)
+    used: list[Broker] = []
+
+    @asynccontextmanager
+    async def lifespan(_: trio.Nursery) -> AsyncGenerator[None]:
+        used.append(exchange.current_exchange().broker)
+        yield
+        used.append(exchange.current_exchange().broker)
+
+    async def fallback(scope: Any, receive: Any, send: Any) -> None:
+        used.append(exchange.current_exchange().broker)
+
+    broker = MemoryBroker()
+    app = App(broker=broker, lifespan=lifespan, fallback=fallback)
+    async with app.client():
+        await app({"type": "http"}, None, None)  # type: ignore[arg-type]
+        assert exchange.current_exchange().broker is not broker
+    assert used == [broker] * 3
+    await app({"type": "http"}, None, None)  # type: ignore[arg-type]
+    assert used[3] is exchange.current_exchange().broker
+    del topic
+
+
+def test_what_a_broker_holds_ends_with_the_app_that_runs(caplog: pytest.LogCaptureFixture) -> None:
+    topic = Topic("numbers", int, history=History())
+    heard: list[int] = []
+
+    @asynccontextmanager
+    async def lifespan(_: trio.Nursery) -> AsyncGenerator[None]:
+        async with topic.subscribe(since=History.OLDEST) as numbers:
+            await topic.publish(len(heard))
+            heard.append(await numbers.receive())
+        yield
+
+    app = App(broker=MemoryBroker(), lifespan=lifespan)
+
+    async def run() -> None:
+        async with app.client():
+            pass
+
+    for _ in range(3):
+        trio.run(run)
+    assert heard == [0, 1, 2]
+
+
+async def test_a_broker_belongs_to_one_app_at_a_time() -> None:
+    broker = MemoryBroker()
+    one, other = App(broker=broker), App(broker=broker)
+    async with one.client():
+        with pytest.raises(ValueError, match="this broker belongs to another app that is running"):
+            async with other.client():
+                pytest.fail("it has no broker")
+    async with other.client():
+        pass
 
 
 async def test_an_app_whose_broker_does_not_run_takes_no_streams() -> None:

@@ -1,5 +1,7 @@
 """The bounded queue: what fits, in which order it comes out, and who is woken when."""
 
+from typing import Any
+
 import pytest
 import trio
 from hypothesis import given
@@ -42,16 +44,24 @@ def test_a_batch_may_be_bounded_and_is_one_message_at_least(max_bytes: int, batc
     assert batch + queue.take_batch() == [b"aa", b"b", b"ccc"]
 
 
-def test_one_message_can_be_taken_out_wherever_it_stands() -> None:
+def test_what_is_put_in_stands_in_line_whether_it_fits_or_not() -> None:
+    queue = backlog(max_messages=1)
+    queue.put_next(b"a")
+    queue.put(b"bb")
+    queue.put_next(b"ccc")
+    assert (len(queue), queue.queued_bytes) == (3, 6)
+    assert queue.take() == b"a"
+    queue.put_next(b"d")
+    assert queue.take_batch() == [b"ccc", b"d", b"bb"]
+
+
+@pytest.mark.parametrize("put", [Backlog[bytes].put, Backlog[bytes].put_next])
+async def test_what_is_put_in_wakes_a_consumer(put: Any, autojump_clock: trio.testing.MockClock) -> None:
     queue = backlog()
-    for message in (b"aa", b"b", b"ccc"):
-        queue.offer(message)
-    queue.take()
-    queue.remove(b"ccc")
-    assert (len(queue), queue.queued_bytes) == (1, 1)
-    with pytest.raises(ValueError, match="not in list"):
-        queue.remove(b"aa")
-    assert queue.take_batch() == [b"b"]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(queue.filled)
+        await wait_all_tasks_blocked()
+        put(queue, b"a")
 
 
 def test_all_but_some_can_be_taken_out() -> None:
@@ -66,13 +76,12 @@ def test_all_but_some_can_be_taken_out() -> None:
 
 async def test_what_is_taken_out_makes_room(autojump_clock: trio.testing.MockClock) -> None:
     queue = backlog(max_messages=1)
-    for take_out in (lambda: queue.remove(b"a"), lambda: queue.keep(lambda _: False)):
-        queue.offer(b"a")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(queue.room)
-            await wait_all_tasks_blocked()
-            take_out()
-        assert queue.free == 1
+    queue.offer(b"a")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(queue.room)
+        await wait_all_tasks_blocked()
+        queue.keep(lambda _: False)
+    assert queue.free == 1
 
 
 def test_it_is_bounded_in_messages() -> None:
