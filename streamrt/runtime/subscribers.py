@@ -172,6 +172,8 @@ class Attachment(Subscriber):
 
         To be given to `Topic.attach` as `since`, when the peer comes back. None where no history is kept.
         """
+        if self.room is not None and not self._held:
+            self.catch_up()  # or a stream that tells it to its peer would tell one of before what is sent ahead of it
         return None if self.handed is None else str(self.handed)
 
     # What the room calls.

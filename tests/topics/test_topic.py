@@ -831,6 +831,18 @@ async def test_a_replay_leaves_out_what_was_not_for_the_stream() -> None:
             assert ear.heard == ([] if shy else [1])
 
 
+async def test_a_position_is_behind_what_was_published_before_it_was_asked_for() -> None:
+    topic = Topic("numbers", int, history=History())
+    ear = Ear()
+    async with opened(ear) as stream, topic.attach(stream) as attachment:
+        await topic.publish(1)
+        position = attachment.position
+    assert attachment.position == position
+    async with opened(ear) as stream, topic.attach(stream, since=position) as attachment:
+        assert attachment.recovered
+    assert ear.heard == [1]
+
+
 async def test_a_position_never_goes_back() -> None:
     topic = Topic("numbers", int, history=History())
     broker = SlowBroker()
