@@ -122,6 +122,7 @@ class Connection(Port):
         "_takes_input",
         "_transport",
         "_turn",
+        "_urgent",
         "_verdict",
         "_waiting_room",
         "_writing",
@@ -159,6 +160,7 @@ class Connection(Port):
         self._own = 0  # what of it is no slot, which is what has a limit
         self._own_bytes = 0
         self._empty = 0  # slots whose message was taken back
+        self._urgent = 0  # control frames, behind the first
         self._feeds: list[Feed] = []
         self._nursery: trio.Nursery | None = None  # until the writer, which starts when something queues
         self._writing = False
@@ -319,7 +321,9 @@ class Connection(Port):
         if fits:
             self._own += 1
             self._own_bytes += len(frame)
-            self._outbox.put_next(frame)  # who pings us may not wait until it has read all that is before it
+            # Who pings us may not wait until it has read all that is queued. The first message may be out in part.
+            self._urgent += 1
+            self._outbox.put_behind(self._urgent, frame)
             self._start_writer()
         return fits
 
@@ -566,6 +570,7 @@ class Connection(Port):
 
     def _take(self, queued: list[Frame | Slot]) -> list[Frame]:
         frames: list[Frame] = []
+        self._urgent = max(0, self._urgent + 1 - len(queued))
         for item in queued:
             if isinstance(item, Frame):
                 self._own -= 1

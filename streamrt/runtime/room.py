@@ -221,17 +221,13 @@ class Room:
             publications, batch = slice_.publications, slice_.batch
             try:
                 if subscriber.replayed is not None or not slice_.is_for_all:
-                    kept = [publication for publication in publications if not subscriber.skips(publication)]
-                    if subscriber.replayed is None:
-                        subscriber.handed = slice_.position
-                    if not kept:
-                        continue
-                    if len(kept) < len(publications):
-                        publications, batch = kept, Batch([publication.frame for publication in kept])
+                    publications = [publication for publication in publications if not subscriber.skips(publication)]
+                    batch = Batch([publication.frame for publication in publications])
                 if subscriber.replayed is None:
                     subscriber.handed = slice_.position
-                self.delivered += len(publications)
-                subscriber.take(publications, batch)
+                if publications:
+                    self.delivered += len(publications)
+                    subscriber.take(publications, batch)
             except Exception:  # a fault of one subscriber must not be all others' silence
                 _logger.exception("a message of the topic %s cannot be handed to a subscriber", self.terms.name)
                 subscriber.fail()

@@ -88,9 +88,9 @@ class Backlog(Generic[T]):
         if self._consumers:
             self._consumers.wake()
 
-    def put_next(self, item: T) -> None:
-        """Queue one message behind the first, whether it fits or not."""
-        self._items.insert(self._taken + 1, item)
+    def put_behind(self, count: int, item: T) -> None:
+        """Queue one message behind so many others, whether it fits or not."""
+        self._items.insert(self._taken + count, item)
         self.queued_bytes += self._size(item)
         if self._consumers:
             self._consumers.wake()

@@ -62,9 +62,11 @@ async def test_a_ping_is_answered_before_what_a_topic_has_queued(autojump_clock:
             await topic.publish(number)
         await wait_all_tasks_blocked()
         assert ear.receiver is not None
-        assert ear.receiver.answer(Frame.ready(b"-1"))
+        for pong in (b"-1", b"-2", b"-3", b"-4"):
+            assert ear.receiver.answer(Frame.ready(pong))
+        assert not ear.receiver.answer(Frame.ready(b"-5"))  # of these there is no end
         ear.resume()
-    assert ear.heard == [0, 1, -1, *range(2, 100)]
+    assert ear.heard == [0, 1, -1, -2, -3, -4, *range(2, 100)]
 
 
 async def test_who_closes_a_stream_has_sent_what_was_published_before_and_nothing_after(

@@ -57,6 +57,20 @@ async def test_what_is_touched_last_is_forgotten_last(mock_clock: MockClock) -> 
     assert kept(broker) == {"a", "c", "d"}
 
 
+async def test_nobody_pays_for_all_that_is_forgotten(mock_clock: MockClock) -> None:
+    broker = MemoryBroker()
+    for number in range(100):
+        await publish(broker, str(number))
+    mock_clock.jump(101)
+    for count in range(1, 4):
+        before = len(kept(broker))
+        await publish(broker, "a")
+        assert 1 < before - len(kept(broker)) < 10, count
+    for _ in range(100):
+        await publish(broker, "a")
+    assert kept(broker) == {"a"}
+
+
 async def test_a_hundred_thousand_keys_leave_nothing_behind(mock_clock: MockClock) -> None:
     broker = MemoryBroker()
     for number in range(100_000):

@@ -1161,8 +1161,10 @@ async def test_what_comes_from_another_process_has_its_name_there_too(caplog: py
     broker = SlowBroker()
     channel = Channel("numbers", "")
     async with brokered(broker), topic.subscribe() as numbers:
+        assert broker.deliver is not None
         for payload in (b"60", b"0", b"70", b'"bad"', b"40"):
             broker.deliver(channel, Publication(Frame(payload)))
+        broker.deliver(Channel("numbers", "nobody"), Publication(Frame(b"1")))
         await settled()
         assert [await numbers.receive() for _ in range(2)] == [70, 40]
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]

@@ -1,5 +1,6 @@
 """The bounded queue: what fits, in which order it comes out, and who is woken when."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -46,22 +47,22 @@ def test_a_batch_may_be_bounded_and_is_one_message_at_least(max_bytes: int, batc
 
 def test_what_is_put_in_stands_in_line_whether_it_fits_or_not() -> None:
     queue = backlog(max_messages=1)
-    queue.put_next(b"a")
+    queue.put_behind(1, b"a")
     queue.put(b"bb")
-    queue.put_next(b"ccc")
+    queue.put_behind(1, b"ccc")
     assert (len(queue), queue.queued_bytes) == (3, 6)
     assert queue.take() == b"a"
-    queue.put_next(b"d")
-    assert queue.take_batch() == [b"ccc", b"d", b"bb"]
+    queue.put_behind(0, b"d")
+    assert queue.take_batch() == [b"d", b"ccc", b"bb"]
 
 
-@pytest.mark.parametrize("put", [Backlog[bytes].put, Backlog[bytes].put_next])
+@pytest.mark.parametrize("put", [Backlog[bytes].put, partial(Backlog[bytes].put_behind, count=1)])
 async def test_what_is_put_in_wakes_a_consumer(put: Any, autojump_clock: trio.testing.MockClock) -> None:
     queue = backlog()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(queue.filled)
         await wait_all_tasks_blocked()
-        put(queue, b"a")
+        put(queue, item=b"a")
 
 
 def test_all_but_some_can_be_taken_out() -> None:
