@@ -192,7 +192,7 @@ SCENARIOS: Mapping[str, Scenario] = {
             servers=("streamrt", "picows", "websockets_broadcast", "litestar_channels"),
             goals=(
                 Goal(peer="picows", ratio=0.9, fails_below=0.7),
-                Goal(peer="websockets_broadcast", ratio=1.4, fails_below=1.2),
+                Goal(peer="websockets_broadcast", ratio=1.4, fails_below=1),
             ),
         ),
         Scenario(

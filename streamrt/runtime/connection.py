@@ -17,8 +17,7 @@ flush and to close, is done on the way out of `open`.
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Literal, Protocol, final
 
@@ -32,7 +31,7 @@ from streamrt.wire.backlog import Backlog
 from streamrt.wire.transport import Batch, Disconnected, Frame, Payload, PullTransport, Transport, payload_size
 from streamrt.wire.waiting import Waiting
 
-from .broker import Publication
+from .outbox import Outbox
 from .scopes import lone_error
 
 _TURN = 64
@@ -40,10 +39,6 @@ _TURN = 64
 
 _FAREWELL = 1.0
 """Seconds that a cancelled stream takes to send its Close to a peer that does not read."""
-
-_WRITE_BYTES = 64 * 1024
-"""What one write takes from the send channel: so much that more would bring nothing, and so little that a
-peer which reads slowly makes room often enough not to be taken for one that does not read."""
 
 
 @final
@@ -61,28 +56,6 @@ class Feed(Protocol):
     def catch_up(self) -> None:
         """Hand over what was published before now, because something is about to be sent behind it."""
         ...
-
-
-class Source(Protocol):
-    """Whose slots they are."""
-
-    def taken(self, slot: Slot) -> None:
-        """Note that the message in a slot goes out; it is the oldest that it has."""
-        ...
-
-
-@final
-class Slot:
-    """A place in a queue, whose message may still be replaced or taken back; then it is empty."""
-
-    __slots__ = ("publication", "source")
-
-    def __init__(self, publication: Publication, source: Source) -> None:
-        self.publication: Publication | None = publication
-        self.source: Source = source
-
-    def __len__(self) -> int:
-        return 0 if self.publication is None else len(self.publication.frame)
 
 
 @final
@@ -106,29 +79,25 @@ class Connection(Port):
         "_bunching",
         "_closing",
         "_discarding",
-        "_empty",
         "_feeds",
         "_flushed",
         "_grace",
         "_held",
         "_inbox",
         "_nursery",
-        "_outbox",
         "_owes_response",
-        "_own",
-        "_own_bytes",
         "_patient",
         "_side",
         "_takes_input",
         "_transport",
         "_turn",
-        "_urgent",
         "_verdict",
         "_waiting_room",
         "_writing",
         "draining",
         "ended",
         "limits",
+        "outbox",
         "request",
         "scope",
     )
@@ -156,11 +125,7 @@ class Connection(Port):
         self._owes_response = owes_response
         self._grace = grace
         self._inbox: Backlog[Payload] = Backlog(limits.receive_messages, limits.receive_bytes, payload_size)
-        self._outbox: Backlog[Frame | Slot] = Backlog(sys.maxsize, sys.maxsize, len)
-        self._own = 0  # what of it is no slot, which is what has a limit
-        self._own_bytes = 0
-        self._empty = 0  # slots whose message was taken back
-        self._urgent = 0  # control frames, behind the first
+        self.outbox: Outbox = Outbox(limits, self._start_writer)
         self._feeds: list[Feed] = []
         self._nursery: trio.Nursery | None = None  # until the writer, which starts when something queues
         self._writing = False
@@ -207,8 +172,8 @@ class Connection(Port):
         straight = not self._bunching and not self._inbox  # a burst of input makes a burst of output
         if straight and not somebody_waits and self._send_nowait(frame):
             return
-        if somebody_waits or not self._offer(frame):
-            await self._wait_for_room(lambda: self._offer(frame))
+        if somebody_waits or not self.outbox.offer(frame):
+            await self._wait_for_room(lambda: self.outbox.offer(frame))
 
     async def aclose(self) -> None:
         """End this side; see `Stream.aclose`."""
@@ -238,8 +203,8 @@ class Connection(Port):
         """
         await trio.lowlevel.checkpoint()
         self._check_open()
-        if not self._has_room_for(0):
-            await self._wait_for_room(lambda: self._has_room_for(0))
+        if not self.outbox.has_room_for(0):
+            await self._wait_for_room(lambda: self.outbox.has_room_for(0))
 
     @contextmanager
     def fed_by(self, feed: Feed) -> Generator[None]:
@@ -249,18 +214,6 @@ class Connection(Port):
             yield
         finally:
             self._feeds.remove(feed)
-
-    def keep(self, slots: Iterable[Slot]) -> None:
-        """Keep what a feed leaves behind: it goes out like what the stream has sent itself, and counts like that."""
-        for slot in slots:
-            self._own += 1
-            self._own_bytes += len(slot)
-            slot.source = self
-
-    def taken(self, slot: Slot) -> None:
-        """Note that something goes out which a feed has left behind; see `Source.taken`."""
-        self._own -= 1
-        self._own_bytes -= len(slot)
 
     @property
     def over(self) -> bool:
@@ -273,31 +226,13 @@ class Connection(Port):
         Returns:
             How many of them, the last ones, have to be queued.
         """
-        if self._outbox or self._writing or self._closing or self.ended is not None:
+        if self.outbox or self._writing or self._closing or self.ended is not None:
             return len(batch.frames)
         rest = self._transport.send_batch_nowait(batch)
         if not rest:
             return 0
-        self._queue(rest[0])  # it may be out in part
+        self.outbox.put(rest[0])  # it may be out in part
         return len(rest) - 1
-
-    def queue(self, slots: Sequence[Slot]) -> None:
-        """Queue messages of a feed, whether there is room or not: the feed has a limit of its own."""
-        self._outbox.extend(slots)
-        self._start_writer()
-
-    def unqueue(self, slot: Slot) -> None:
-        """Take back one that has not gone out."""
-        self._outbox.queued_bytes -= len(slot)
-        slot.publication = None
-        self._empty += 1
-        if self._empty * 2 > len(self._outbox):  # so that it costs nothing, on average
-            self._outbox.keep(lambda item: isinstance(item, Frame) or item.publication is not None)
-            self._empty = 0
-
-    def resized(self, size: int) -> None:
-        """Note that a slot has got another message, so many bytes larger."""
-        self._outbox.queued_bytes += size
 
     # What its transport calls.
 
@@ -317,15 +252,7 @@ class Connection(Port):
             return False
         if self._send_nowait(frame):
             return True
-        fits = self._has_room_for(len(frame))
-        if fits:
-            self._own += 1
-            self._own_bytes += len(frame)
-            # Who pings us may not wait until it has read all that is queued. The first message may be out in part.
-            self._urgent += 1
-            self._outbox.put_behind(self._urgent, frame)
-            self._start_writer()
-        return fits
+        return self.outbox.offer_urgent(frame)
 
     def moved(self) -> None:
         """Give those who wait for the peer to read the whole time again; see `Receiver.moved`."""
@@ -340,7 +267,7 @@ class Connection(Port):
         """Begin the grace; see `Receiver.lost`."""
         self.end(Ended("peer", gone.code, gone.reason))
         if self._writing and gone.code != CloseCode.ABNORMAL:
-            self._outbox.take_batch()  # through TLS nothing can follow a write cut short, no Close either
+            self.outbox.clear()  # through TLS nothing can follow a write cut short, no Close either
         else:
             self._break()  # also when the end was decided before, and the flush is what is left
 
@@ -398,7 +325,7 @@ class Connection(Port):
         if self.ended is not None:
             return
         self.ended = ended
-        self._outbox.close()
+        self.outbox.close()
         if ended.by == "peer":
             self._begin_grace()
         elif ended.by == "runtime":
@@ -433,25 +360,7 @@ class Connection(Port):
         return self._takes_input
 
     def _send_nowait(self, frame: Frame) -> bool:
-        return not self._outbox and not self._writing and self._transport.send_nowait(frame)
-
-    def _has_room_for(self, size: int) -> bool:
-        """Whether something fits, beside what is in slots: a topic keeps nobody from sending."""
-        limits = self.limits
-        fits = self._own < limits.send_messages and self._own_bytes + size <= limits.send_bytes
-        return fits or not self._own
-
-    def _offer(self, frame: Frame) -> bool:
-        fits = self._has_room_for(len(frame))
-        if fits:
-            self._queue(frame)
-        return fits
-
-    def _queue(self, frame: Frame) -> None:
-        self._own += 1
-        self._own_bytes += len(frame)
-        self._outbox.put(frame)
-        self._start_writer()
+        return not self.outbox and not self._writing and self._transport.send_nowait(frame)
 
     def _start_writer(self) -> None:
         if self._nursery is not None:
@@ -490,7 +399,7 @@ class Connection(Port):
             async with self._waiting_room:
                 self._check_open()
                 while not enter():
-                    await self._outbox.room()
+                    await self.outbox.room()
                     self._check_open()
         if patience.cancelled_caught:
             raise self._stalled()
@@ -517,7 +426,7 @@ class Connection(Port):
         error = Stalled(self)
         if self.ended is None:
             self.ended = Ended("runtime", error.close_code, error.reason())
-        self._outbox.close()
+        self.outbox.close()
         self._break()
         self._begin_grace()
         self._transport.abort(self.ended.code, self.ended.reason)
@@ -549,14 +458,13 @@ class Connection(Port):
             inbox.close()
 
     async def _write(self) -> None:
-        outbox = self._outbox
+        outbox = self.outbox
         try:
             while True:
                 await outbox.filled()
-                queued = outbox.take_batch(_WRITE_BYTES)
-                if not queued and outbox.closed:
+                frames = outbox.take()
+                if not frames and outbox.closed:
                     return
-                frames = self._take(queued)
                 if frames:  # else all of it was taken back
                     self._bunching = len(frames) > 1
                     self._writing = True
@@ -568,28 +476,13 @@ class Connection(Port):
             self.lost(gone)
             self._break()
 
-    def _take(self, queued: list[Frame | Slot]) -> list[Frame]:
-        frames: list[Frame] = []
-        self._urgent = max(0, self._urgent + 1 - len(queued))
-        for item in queued:
-            if isinstance(item, Frame):
-                self._own -= 1
-                self._own_bytes -= len(item)
-                frames.append(item)
-            elif item.publication is None:
-                self._empty -= 1
-            else:
-                frames.append(item.publication.frame)
-                item.source.taken(item)
-        return frames
-
     async def _flush(self) -> None:
-        if not self._outbox and not self._writing:
+        if not self.outbox and not self._writing:
             return
         with self._patience() as patience:
             if self.ended is not None:
                 self._hurry()
-            while (self._outbox or self._writing) and not self._broken:
+            while (self.outbox or self._writing) and not self._broken:
                 await self._flushed.wait()
         if patience.cancelled_caught:
             self._stalled()

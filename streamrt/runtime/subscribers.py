@@ -18,29 +18,14 @@ from streamrt.wire.transport import Batch
 from streamrt.wire.waiting import Waiting
 
 from .broker import Position, Publication, Replay
-from .connection import Connection, Slot
+from .connection import Connection
+from .outbox import Outbox, Slot
 from .room import Subscriber, Terms, message_of
 
 M_co = TypeVar("M_co", covariant=True)
 
 _TURN = 64
 """Messages that one task may receive before others get a turn."""
-
-
-class Outlet(Protocol):
-    """Where the slots of a backlog stand in line with what else goes out: `Connection`."""
-
-    def queue(self, slots: Sequence[Slot]) -> None:
-        """Put slots into the line."""
-        ...
-
-    def unqueue(self, slot: Slot) -> None:
-        """Take one out again."""
-        ...
-
-    def resized(self, size: int) -> None:
-        """Note that a slot has got another message, so many bytes larger."""
-        ...
 
 
 class Owner(Protocol):
@@ -63,9 +48,9 @@ class Pending:
 
     __slots__ = ("_bytes", "_named", "_owner", "_terms", "outlet", "slots")
 
-    def __init__(self, terms: Terms, owner: Owner, outlet: Outlet | None) -> None:
+    def __init__(self, terms: Terms, owner: Owner, outlet: Outbox | None) -> None:
         self.slots: deque[Slot] = deque()
-        self.outlet: Outlet | None = outlet
+        self.outlet: Outbox | None = outlet
         self._terms = terms
         self._owner = owner
         self._bytes = 0
@@ -109,7 +94,7 @@ class Pending:
         """Take all of them back."""
         if self.outlet is not None:
             for slot in self.slots:
-                self.outlet.unqueue(slot)
+                self.outlet.take_back(slot)
         self.slots.clear()
         self._named.clear()
         self._bytes = 0
@@ -126,7 +111,7 @@ class Pending:
         slot = self.slots[0]
         self.taken(slot)
         if self.outlet is not None:
-            self.outlet.unqueue(slot)
+            self.outlet.take_back(slot)
 
     def _has_no_room_for(self, publication: Publication) -> bool:
         slots, terms = self.slots, self._terms
@@ -140,7 +125,7 @@ class Pending:
         if self._terms.when_full == "latest":
             self._named[publication.name] = slot
         if self.outlet is not None:
-            self.outlet.queue((slot,))
+            self.outlet.add((slot,))
 
     def _replace(self, slot: Slot, publication: Publication) -> None:
         size = len(publication.frame) - len(slot)
@@ -164,7 +149,7 @@ class Attachment(Subscriber):
         self._terms = terms
         self._exclude_self = exclude_self
         self._held = False
-        self._pending = Pending(terms, self, connection)
+        self._pending = Pending(terms, self, connection.outbox)
 
     @property
     def position(self) -> str | None:
@@ -208,7 +193,7 @@ class Attachment(Subscriber):
     def left(self) -> None:
         """Leave to the stream what has not gone out; see `Subscriber.left`."""
         if not self._held:
-            self._connection.keep(self._pending.slots)
+            self._connection.outbox.keep(self._pending.slots)
 
     def fail(self) -> None:
         """End the stream; see `Subscriber.fail`."""
@@ -245,9 +230,9 @@ class Attachment(Subscriber):
         self.replayed = replay.position
         self._pending.keep_after(replay.position)
         self._held = False
-        self._pending.outlet = self._connection
+        self._pending.outlet = self._connection.outbox
         if self._pending.slots:
-            self._connection.queue(list(self._pending.slots))
+            self._connection.outbox.add(self._pending.slots)
 
     def _end(self, error: APIError) -> None:
         self._pending.clear()

@@ -81,27 +81,6 @@ class Backlog(Generic[T]):
             if self._consumers:
                 self._consumers.wake()
 
-    def put(self, item: T) -> None:
-        """Queue one message whether it fits or not."""
-        self._items.append(item)
-        self.queued_bytes += self._size(item)
-        if self._consumers:
-            self._consumers.wake()
-
-    def put_behind(self, count: int, item: T) -> None:
-        """Queue one message behind so many others, whether it fits or not."""
-        self._items.insert(self._taken + count, item)
-        self.queued_bytes += self._size(item)
-        if self._consumers:
-            self._consumers.wake()
-
-    def keep(self, wanted: Callable[[T], bool]) -> None:
-        """Take out all messages but those that are wanted."""
-        self._forget_taken()
-        self._items = [item for item in cast("list[T]", self._items) if wanted(item)]
-        self.queued_bytes = sum(map(self._size, cast("list[T]", self._items)))
-        self._producers.wake_all()
-
     @property
     def free(self) -> int:
         """How many messages more fit; none when the bytes are used up."""

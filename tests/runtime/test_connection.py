@@ -11,7 +11,8 @@ import trio.testing
 
 from streamrt import APIError, Ended, Limits, Request
 from streamrt.runtime.broker import Publication
-from streamrt.runtime.connection import Connection, Slot
+from streamrt.runtime.connection import Connection
+from streamrt.runtime.outbox import Slot
 from streamrt.wire.transport import (
     Disconnected,
     Frame,
@@ -549,27 +550,27 @@ async def test_an_answer_goes_straight_or_queues_or_is_dropped_when_there_is_no_
         await trio.testing.wait_all_tasks_blocked()
         assert transport.calls == [b"pong", [b"pong"]]
         transport.going_on = trio.Event()
-        while len(connection._outbox) < connection.limits.send_messages:
+        while len(connection.outbox) < connection.limits.send_messages:
             assert receiver.answer(pong)
         assert not receiver.answer(pong)
-        assert len(connection._outbox) == connection.limits.send_messages
+        assert len(connection.outbox) == connection.limits.send_messages
         transport.going_on.set()
         receiver.lost(Disconnected(1006))
         assert not receiver.answer(pong)
-        assert len(connection._outbox) == connection.limits.send_messages
+        assert len(connection.outbox) == connection.limits.send_messages
 
 
 async def test_what_is_taken_back_before_the_writer_comes_does_not_end_it(autojump_clock) -> None:
     class Nobody:
-        def taken(self) -> None:
+        def taken(self, slot: Slot) -> None:
             raise AssertionError("it was taken back")
 
-    slot = Slot(Publication(Frame(b"1")), Nobody())
     async with delivering(takes_nowait=False) as (connection, transport, _):
         transport.going_on.set()
         for _ in range(2):
-            connection.queue([slot])
-            connection.unqueue(slot)
+            slot = Slot(Publication(Frame(b"1")), Nobody())
+            connection.outbox.add([slot])
+            connection.outbox.take_back(slot)
             await trio.testing.wait_all_tasks_blocked()
         await connection.send(Frame(b"2"))
     assert transport.calls[0] == [b"2"]

@@ -319,7 +319,7 @@ class Play:
         """Let the writer be first, if it has something to do."""
         connection = ears.ear.receiver
         assert isinstance(connection, Connection)
-        if ears.line.places or connection._outbox:
+        if ears.line.places or connection.outbox:
             await self.settle()
 
     async def settle_disconnecting(self) -> None:

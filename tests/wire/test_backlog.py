@@ -1,8 +1,5 @@
 """The bounded queue: what fits, in which order it comes out, and who is woken when."""
 
-from functools import partial
-from typing import Any
-
 import pytest
 import trio
 from hypothesis import given
@@ -43,46 +40,6 @@ def test_a_batch_may_be_bounded_and_is_one_message_at_least(max_bytes: int, batc
     assert queue.take_batch(max_bytes) == batch
     assert queue.queued_bytes == 6 - sum(map(len, batch))
     assert batch + queue.take_batch() == [b"aa", b"b", b"ccc"]
-
-
-def test_what_is_put_in_stands_in_line_whether_it_fits_or_not() -> None:
-    queue = backlog(max_messages=1)
-    queue.put_behind(1, b"a")
-    queue.put(b"bb")
-    queue.put_behind(1, b"ccc")
-    assert (len(queue), queue.queued_bytes) == (3, 6)
-    assert queue.take() == b"a"
-    queue.put_behind(0, b"d")
-    assert queue.take_batch() == [b"d", b"ccc", b"bb"]
-
-
-@pytest.mark.parametrize("put", [Backlog[bytes].put, partial(Backlog[bytes].put_behind, count=1)])
-async def test_what_is_put_in_wakes_a_consumer(put: Any, autojump_clock: trio.testing.MockClock) -> None:
-    queue = backlog()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(queue.filled)
-        await wait_all_tasks_blocked()
-        put(queue, item=b"a")
-
-
-def test_all_but_some_can_be_taken_out() -> None:
-    queue = backlog()
-    for message in (b"a", b"bb", b"ccc", b"dd"):
-        queue.offer(message)
-    queue.take()
-    queue.keep(lambda message: len(message) == 2)
-    assert (len(queue), queue.queued_bytes) == (2, 4)
-    assert queue.take_batch() == [b"bb", b"dd"]
-
-
-async def test_what_is_taken_out_makes_room(autojump_clock: trio.testing.MockClock) -> None:
-    queue = backlog(max_messages=1)
-    queue.offer(b"a")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(queue.room)
-        await wait_all_tasks_blocked()
-        queue.keep(lambda _: False)
-    assert queue.free == 1
 
 
 def test_it_is_bounded_in_messages() -> None:
