@@ -75,6 +75,12 @@ class Subscriber(ABC):
             return False
         return True
 
+    def note_replay(self, position: Position) -> None:
+        """Note how far a history has come that it was handed."""
+        self.replayed = position
+        if self.handed is None or (self.handed.epoch == position.epoch and self.handed.offset < position.offset):
+            self.handed = position
+
     @property
     def is_shy(self) -> bool:
         """Whether it skips what it has published itself."""
@@ -135,9 +141,9 @@ class Room:
         self.channel: Channel = channel
         self.terms: Terms = terms
         self.subscribers: dict[Subscriber, None] = {}
-        self.published = 0
-        self.delivered = 0
-        self.dropped = 0
+        self.published: int = 0
+        self.delivered: int = 0
+        self.dropped: int = 0
         self.emptied: Waiting = Waiting()
         self._shy = 0
         self._log: list[Publication] = []

@@ -223,11 +223,8 @@ class Attachment(Subscriber):
             await self._connection.send(publication.frame)
             self.room.delivered += 1
         self.catch_up()  # before anything can go out straight
-        last = self.handed
-        if last is None or (last.epoch == replay.position.epoch and last.offset < replay.position.offset):
-            self.handed = replay.position
+        self.note_replay(replay.position)
         self.recovered = replay.recovered
-        self.replayed = replay.position
         self._pending.keep_after(replay.position)
         self._held = False
         self._pending.outlet = self._connection.outbox
@@ -305,7 +302,7 @@ class Subscription(Subscriber, trio.abc.ReceiveChannel[M_co], Generic[M_co]):
         self.room.delivered += len(replay.publications)
         self.catch_up()
         self._pending.keep_after(replay.position)
-        self.replayed = replay.position
+        self.note_replay(replay.position)
         self.recovered = replay.recovered
         self._received = replay.start
 

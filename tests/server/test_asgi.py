@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import attrs
@@ -9,6 +10,8 @@ import pytest
 import trio
 
 from streamrt import App, Ended, Service, StreamInOut, StreamOut
+from streamrt.server.asgi import ASGITransport
+from streamrt.wire.transport import Disconnected, Frame
 from tests.asgi import call_websocket, websocket_scope
 
 
@@ -50,6 +53,21 @@ async def test_text_and_bytes_come_in_and_text_goes_out(autojump_clock) -> None:
     said = await call_websocket(echo_app(), "/echo/x", events)
     assert said[0] == {"type": "websocket.accept", "subprotocol": None}
     assert texts(said) == ['"x"', "1", "2", "3"]
+
+
+async def test_nothing_is_sent_once_the_server_has_said_that_the_peer_is_gone() -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.disconnect", "code": 4001, "reason": "bye"}
+
+    async def send(message: Any) -> None:
+        pytest.fail(f"nobody is there for {message}")
+
+    transport = ASGITransport(receive, send)
+    for call in (transport.receive, partial(transport.send, [Frame(b"1")])):
+        with pytest.raises(Disconnected) as caught:
+            await call()
+        assert (caught.value.code, caught.value.reason) == (4001, "bye")
+    await transport.close(1000, "")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,21 @@ from streamrt.runtime.scopes import lone_error
 from streamrt.wire.codec import codec
 from tests.peers import SocketPeer
 
-from .server import EARLY, FLOOD_SIZE, LIMITS, Order, Say, echo, hasty, moody, text_of, ticker, upload
+from .server import (
+    EARLY,
+    FLOOD_SIZE,
+    LIMITS,
+    Enter,
+    Order,
+    Say,
+    echo,
+    hasty,
+    moody,
+    talk_in_room,
+    text_of,
+    ticker,
+    upload,
+)
 from .visit import BROKEN, CUT, Kind, Visit, code_of, ending_of
 
 _SAY = codec(Say)
@@ -53,6 +67,26 @@ async def pipeline(visit: Visit) -> str:
                 nursery.start_soon(send)
                 for number in range(count):
                     visit.check(await stream.receive(), number, size)
+    return code_of(stream)
+
+
+async def chat(visit: Visit) -> str:
+    """Talk in a room, and hear everyone in it, oneself too, each in order."""
+    name, room = f"{visit.dice.getrandbits(48):x}", str(visit.dice.randrange(5))
+    since = visit.dice.choice((None, "oldest", "nonsense"))
+    heard: dict[str, int] = {}
+    async with visit.client.open(talk_in_room, Enter(room, name, since)) as stream:
+        for number in range(visit.dice.randint(1, 10)):
+            await stream.send(Say(number, text_of(number, 300)))
+            while heard.get(name) != number:
+                message = await stream.receive()
+                if message.by == "cut":  # which says anything
+                    continue
+                visit.check(Say(message.number, message.text), message.number, 300)
+                before = heard.get(message.by)
+                assert before is None or message.number == before + 1, f"{message.number} came behind {before}"
+                heard[message.by] = message.number
+            await visit.pause(0.3)
     return code_of(stream)
 
 
@@ -265,7 +299,8 @@ async def speak_no_http(visit: Visit) -> str:
 
 async def cut(visit: Visit) -> str:
     """Go with an RST at any moment: while connecting, shaking hands, amid a frame, under a flood."""
-    path = visit.dice.choice(("/echo", "/flood", "/upload?count=9", "/ticker?count=50&size=10000"))
+    paths = ("/echo", "/flood", "/upload?count=9", "/ticker?count=50&size=10000", "/rooms/1?name=cut&since=oldest")
+    path = visit.dice.choice(paths)
     with trio.move_on_after(visit.dice.uniform(0, visit.dice.choice((0.002, 0.01, 0.1, 1)))), suppress(*BROKEN):
         async with visit.connect(path, abrupt=True) as peer:
             await peer.send(_SAY.encode(Say(0, "x" * visit.dice.choice((1, 5000)))).decode())
@@ -327,7 +362,7 @@ async def _be_let_go(peer: SocketPeer) -> str:
 
 
 KINDS: dict[str, dict[Kind, int]] = {
-    "good": {talk: 30, pipeline: 10, read: 10, give: 10, be_answered_early: 8, be_failed: 4, be_refused: 4},
+    "good": {talk: 30, pipeline: 10, chat: 15, read: 10, give: 10, be_answered_early: 8, be_failed: 4, be_refused: 4},
     "compressed": {deflate: 15},
     "slow": {sip: 8, dawdle: 4},
     "rude": {offend: 25, interrupt: 15, garble: 5, speak_no_http: 5, cut: 20},

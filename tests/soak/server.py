@@ -25,9 +25,22 @@ from hypercorn.config import Config
 from hypercorn.trio.tcp_server import TCPServer
 
 import streamrt
-from streamrt import APIError, App, Deflate, Limits, Service, StreamIn, StreamInOut, StreamOut
+from streamrt import (
+    APIError,
+    App,
+    Attachment,
+    Deflate,
+    History,
+    Limits,
+    Service,
+    StreamIn,
+    StreamInOut,
+    StreamOut,
+    Topic,
+)
 from streamrt.api.stream import Stream
 from streamrt.runtime.connection import Connection
+from streamrt.runtime.room import Room
 from streamrt.runtime.scopes import lone_error
 from streamrt.server.heartbeat import Beat
 from streamrt.server.hub import Hub
@@ -56,7 +69,7 @@ EARLY = 3
 FLOOD_SIZE = 4000
 """Characters of a message of `flood`."""
 
-KEPT = (Adopter, Beat, Connection, FrameReader, Hub, Line, SocketTransport, Stream, TCPServer)
+KEPT = (Adopter, Attachment, Beat, Connection, FrameReader, Hub, Line, Room, SocketTransport, Stream, TCPServer)
 """What a connection is made of, here and in hypercorn: when all are gone, there must be none of it."""
 
 soak = Service("soak")
@@ -78,6 +91,26 @@ class Order:
 
     count: int
     size: int = 16
+
+
+@final
+@frozen
+class Enter:
+    """Where somebody wants to talk, under which name, and since when it wants to hear."""
+
+    room: str
+    name: str
+    since: str | None = None
+
+
+@final
+@frozen
+class Said:
+    """What somebody has said."""
+
+    by: str
+    number: int
+    text: str
 
 
 @final
@@ -140,6 +173,17 @@ async def hasty(stream: StreamIn[Say]) -> Receipt:
     for _ in range(EARLY):
         await stream.receive()
     return Receipt(EARLY, 0)
+
+
+said = Topic("soak.said", Said, history=History(messages=20, seconds=5))
+
+
+@soak.stream_in_out("/rooms/{room}", expose=True)
+async def talk_in_room(enter: Enter, stream: StreamInOut[Say, Said]) -> None:
+    """Let everyone in a room hear everyone."""
+    async with said.attach(stream, key=enter.room, since=enter.since):
+        async for message in stream:
+            await said.publish(Said(enter.name, message.number, message.text), key=enter.room)
 
 
 app = App(soak, limits=LIMITS)
