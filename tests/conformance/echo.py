@@ -35,9 +35,9 @@ async def echo(stream: StreamInOut[Any, Any]) -> None:
     while True:
         payload = await connection.receive()
         if isinstance(payload, str):
-            await connection.send(payload.encode())
+            await connection.send(Frame(payload.encode()))
         else:
-            connection.answer(Frame.ready(binary_frame(payload, connection._transport._deflate)))
+            await connection.send(Frame.ready(binary_frame(payload, connection._transport._deflate)))
 
 
 def binary_frame(payload: bytes, deflate: Any) -> bytes:
