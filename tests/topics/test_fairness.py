@@ -24,7 +24,7 @@ class SlowReader(Ear):
             self.heard.append(int(frame.text))
 
 
-async def test_a_topic_that_never_rests_keeps_a_stream_from_sending_nothing_itself(autojump_clock: MockClock) -> None:
+async def test_a_slow_reader_of_a_topic_that_never_rests_is_sent_other_things_too(autojump_clock: MockClock) -> None:
     topic = Topic("numbers", int, when_full="drop_oldest", backlog=200)
     other = Topic("others", int)
     ear = SlowReader()

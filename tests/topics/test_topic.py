@@ -903,37 +903,46 @@ async def test_publishing_can_be_cancelled_and_has_published_nothing_then() -> N
     assert ear.heard == []
 
 
-async def test_who_publishes_waits_for_the_fan_out_and_can_be_cancelled_there() -> None:
-    topic = Topic("numbers", int, backlog=4)
-    ear = Ear()
-    async with attached(topic, ear):
-        await topic.publish(1)
-        with trio.CancelScope() as scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(topic.publish, 2)
-                nursery.cancel_scope.cancel()
-        await publish(topic, 3)
-        del scope
-    assert ear.heard == [1, 3]
-
-
-async def test_who_waits_for_a_room_that_goes_goes_on() -> None:
+async def test_who_publishes_waits_for_the_fan_out_and_can_be_cancelled_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "_FAN_OUT", 0)  # so that it takes several turns
     topic = Topic("numbers", int, backlog=1)
-    leaving = trio.CancelScope()
-    ear = Ear()
+    ears = [Ear() for _ in range(200)]
+    async with AsyncExitStack() as stack:
+        for ear in ears:
+            stream = await stack.enter_async_context(opened(ear))
+            await stack.enter_async_context(topic.attach(stream))
+        await topic.publish(1)
+        [crowd] = exchange.current_exchange()._rooms.values()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(topic.publish, 2)
+            while not crowd.emptied:  # noqa: ASYNC110 - until it waits there
+                await trio.lowlevel.checkpoint()
+            assert not ears[-1].heard
+            nursery.cancel_scope.cancel()
+        await publish(topic, 3)
+        assert all(ear.heard == [1, 3] for ear in ears)
 
-    async def listen() -> None:
-        with leaving:
-            async with attached(topic, ear):
-                await trio.sleep_forever()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(listen)
-        await settled()
-        for number in range(3):
-            nursery.start_soon(topic.publish, number)
-        leaving.cancel()
-    assert topic.statistics().published == 3
+async def test_who_waits_for_a_room_that_goes_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "_FAN_OUT", 0)  # so that they have left before it is through
+    topic = Topic("numbers", int, backlog=1)
+
+    async def listen(task_status: trio.TaskStatus[None]) -> None:
+        async with attached(topic, Ear()):
+            task_status.started()
+            await trio.sleep_forever()
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery, trio.open_nursery() as listening:
+            for _ in range(500):
+                await listening.start(listen)
+            [crowd] = exchange.current_exchange()._rooms.values()
+            await topic.publish(1)
+            nursery.start_soon(topic.publish, 2)
+            while not crowd.emptied:  # noqa: ASYNC110 - until it waits there
+                await trio.lowlevel.checkpoint()
+            listening.cancel_scope.cancel()
+    assert counted(topic)[:2] == (0, 2)
 
 
 # The fan-out.
@@ -1071,7 +1080,6 @@ async def test_an_app_with_a_broker_of_its_own_is_by_itself(autojump_clock: Mock
 
 
 async def test_a_fallback_and_the_end_of_a_lifespan_publish_with_the_apps_broker(autojump_clock: MockClock) -> None:
-    topic = Topic("numbers", int)
     used: list[Broker] = []
 
     @asynccontextmanager
@@ -1091,10 +1099,9 @@ async def test_a_fallback_and_the_end_of_a_lifespan_publish_with_the_apps_broker
     assert used == [broker] * 3
     await app({"type": "http"}, None, None)  # type: ignore[arg-type]
     assert used[3] is exchange.current_exchange().broker
-    del topic
 
 
-def test_what_a_broker_holds_ends_with_the_app_that_runs(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_a_broker_holds_ends_with_the_app_that_runs() -> None:
     topic = Topic("numbers", int, history=History())
     heard: list[int] = []
 
