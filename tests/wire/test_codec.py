@@ -373,6 +373,52 @@ def test_nothing_is_guessed_on_the_way_out(message_type: Any, value: Any, fault:
     assert complaint(message_type, value) == [f"$: {fault}"]
 
 
+class Shout(str):
+    """A string whose class says something else."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "loud"
+
+
+@pytest.mark.parametrize(
+    ("message_type", "values", "text"),
+    [
+        (list[str], ["a", "bc"], '["a","bc"]'),
+        (list[str], [], "[]"),
+        (list[str], ["a", "\u00fc"], '["a","\u00fc"]'),
+        (list[str], ["a", Shout("b")], '["a","b"]'),
+        (tuple[str, ...], ("a", "b"), '["a","b"]'),
+        (set[str], {"a"}, '["a"]'),
+        (list[int], [1, 2**64 - 1, -(2**63)], "[1,18446744073709551615,-9223372036854775808]"),
+        (list[int], [], "[]"),
+        (list[float], [1.5, 2.0], "[1.5,2.0]"),
+        (list[float], [1.5, 2], "[1.5,2.0]"),
+        (list[bool], [True, False], "[true,false]"),
+    ],
+)
+def test_an_array_of_plain_values_is_written_as_one_of_others(message_type: Any, values: Any, text: str) -> None:
+    assert codec(message_type).encode(values).decode() == text
+
+
+@pytest.mark.parametrize(
+    ("message_type", "values", "fault"),
+    [
+        (list[str], ["a", 5], "$[1]: expected a string, got 5"),
+        (list[str], ["a", "\ud800"], '$[1]: expected a string without lone surrogates, got "\\\\ud800"'),
+        (list[str], ["\ud83d", "\ude00"], '$[0]: expected a string without lone surrogates, got "\\\\ud83d"'),
+        (list[int], [1, True], "$[1]: expected an integer, got true"),
+        (list[int], [1, 2**64], "$[1]: expected an integer of 64 bits, got 18446744073709551616"),
+        (list[int], [1, -(2**63) - 1], "$[1]: expected an integer of 64 bits, got -9223372036854775809"),
+        (list[float], [1.5, float("nan")], "$[1]: expected a finite number, got NaN"),
+        (list[bool], [True, 1], "$[1]: expected a boolean, got 1"),
+    ],
+)
+def test_one_wrong_value_among_plain_ones_is_found(message_type: Any, values: Any, fault: str) -> None:
+    assert complaint(message_type, values)[0] == fault
+
+
 def test_everything_that_is_wrong_is_said_at_once_each_with_its_path() -> None:
     text = '{"items":[{"name":1},{"qty":true},3],"by":{"a b":"x","ok":null,"\\"":[]},"note":{}}'
     assert refusal(Order, text) == [
