@@ -1,5 +1,7 @@
 """The project's sessions: `nox` runs the tests, the lint and the types; `nox -l` lists the rest."""
 
+import shutil
+
 import nox
 
 nox.options.sessions = ["tests", "lint", "types"]
@@ -8,6 +10,7 @@ nox.options.download_python = "never"
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 CHECKED = ("streamrt", "services", "tests", "benchmarks", "noxfile.py")
+NODE = "benchmarks/load/servers/node"
 TYPED = ("streamrt", "services", "benchmarks", "tests/type_tests")
 
 
@@ -70,7 +73,18 @@ def soak(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure streamrt beside its peers; arguments are those of `python -m benchmarks.load`."""
     install(session, "bench")
+    if shutil.which("npm"):
+        npm = ("npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", NODE)
+        session.run(*npm, external=True)
     session.run("python", "-m", "benchmarks.load", *session.posargs)
+
+
+@nox.session
+def bench_micro(session: nox.Session) -> None:
+    """Measure the parts without sockets: codec, frames, streams, topics; arguments go to pytest-benchmark."""
+    install(session, "bench_micro")
+    table = ("--benchmark-sort=name", "--benchmark-columns=median,iqr,rounds")
+    session.run("pytest", "benchmarks", "-o", "python_files=bench_*.py", "-p", "no:randomly", *table, *session.posargs)
 
 
 @nox.session

@@ -12,65 +12,34 @@ import math
 import os
 import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import final
 
-from attrs import define, field
-
-from .client import LoadError, Measurement, Server
-from .scenarios import OURS, Scenario
+from .meter import LoadError, Measurement, Server
+from .peers import OURS, PEERS
+from .results import DISTURBED, Result, Run
+from .scenarios import Scenario
 
 ROOT = Path(__file__).parents[2]
 
 SPARE_DESCRIPTORS = 100
 """What a process has open beside its connections; 30 would do."""
 
-DISTURBED = 0.05
-"""The share of the time spent waiting for a core beyond which others were there, and the figure is too low."""
-
 ATTEMPTS = 3
 """How often a run is begun until one is not disturbed."""
 
 
-@final
-@define
-class Outcome:
-    """What the runs of one scenario brought.
-
-    Args:
-        scenario: It.
-        connections: How many there were; fewer than planned where the system does not allow as many files.
-        measurements: The runs of each server, in their order.
-        failures: Why a server has no figure: what was wrong with it.
-    """
-
-    scenario: Scenario
-    connections: int
-    measurements: dict[str, list[Measurement]]
-    failures: dict[str, str] = field(factory=lambda: dict[str, str]())
-
-    @property
-    def counted(self) -> Mapping[str, Sequence[Measurement]]:
-        """The runs that count, of each server that has not failed: those that nothing disturbed, if there are any."""
-        return {
-            server: [run for run in runs if run.waited <= DISTURBED] or runs
-            for server, runs in self.measurements.items()
-            if server not in self.failures
-        }
-
-    @property
-    def medians(self) -> Mapping[str, float]:
-        """The median figure of each server that has not failed."""
-        return {server: statistics.median(run.figure for run in runs) for server, runs in self.counted.items()}
-
-
-def run(scenario: Scenario, servers: Sequence[str], runs: int, seconds: float) -> Outcome:
+def run(
+    scenario: Scenario,
+    servers: Sequence[str],
+    runs: int,
+    seconds: float,
+    report: Callable[[str], None] = lambda server: None,  # noqa: ARG005 - nobody wants to know
+) -> Result:
     """Measure servers in one scenario.
 
     Args:
@@ -78,18 +47,22 @@ def run(scenario: Scenario, servers: Sequence[str], runs: int, seconds: float) -
         servers: Which of them.
         runs: How often each is measured.
         seconds: How long one run is measured.
+        report: Called with each server before it is measured.
     """
     connections = min(scenario.connections, _allow_descriptors(scenario.connections))
-    outcome = Outcome(scenario, connections, {server: [] for server in servers})
-    for _ in range(runs):
-        for server, measurements in outcome.measurements.items():
-            if server not in outcome.failures:
+    measured: dict[str, list[Run | None]] = {server: [] for server in servers}
+    failures: dict[str, str] = {}
+    for _ in range(min(runs, scenario.rounds or runs)):
+        for server in servers:
+            report(server)
+            measured[server].append(None)
+            if server not in failures:
                 try:
-                    measurements.append(_measure(scenario, server, connections, seconds))
+                    measured[server][-1] = Run.of(_measure(scenario, server, connections, seconds))
                 except (LoadError, OSError) as error:
                     notes = getattr(error, "__notes__", [])
-                    outcome.failures[server] = "\n".join([f"{type(error).__name__}: {error}", *notes]).rstrip()
-    return outcome
+                    failures[server] = "\n".join([f"{type(error).__name__}: {error}", *notes]).rstrip()
+    return Result(scenario.name, connections, measured, failures)
 
 
 def _measure(
@@ -154,7 +127,7 @@ def running(name: str, core: int, seconds: float) -> Generator[Server]:
     Raises:
         LoadError: It does not start.
     """
-    lifetime = str(60 + 4 * math.ceil(seconds))
+    lifetime = str(120 + 4 * math.ceil(seconds))
     command = [sys.executable, "-m", f"{__package__}.servers", name, str(core), lifetime]
     with (
         tempfile.TemporaryFile() as log,
@@ -165,7 +138,7 @@ def running(name: str, core: int, seconds: float) -> Generator[Server]:
             ready = process.stdout.readline().split()
             if not ready:
                 raise LoadError(f"the server {name} does not start")
-            yield Server(process.pid, int(ready[1]))
+            yield Server(process.pid, int(ready[1]), PEERS[name].speech)
         except (LoadError, OSError) as error:
             log.seek(0)
             error.add_note(log.read().decode(errors="replace")[-2000:])

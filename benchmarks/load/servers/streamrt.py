@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from socket import socket
 
 import trio
@@ -31,17 +31,38 @@ class Count:
 
 
 @frozen
-class Burst:
-    """How many messages are to be published, and whether others run after each."""
+class Order:
+    """Which messages are to be published."""
 
+    first: int
     count: int
+    size: int
     apart: bool
 
 
-FLOOD, READY = Message(**wire.FLOOD), Message(**wire.READY)
-TICKS = [Message(**tick) for tick in wire.TICKS]
+@frozen
+class Size:
+    """How large the messages are to be."""
+
+    size: int
+
+
+@frozen
+class Room:
+    """Where to chat."""
+
+    room: str
+
+
 service = Service("load")
-ticks = Topic("bench.ticks", Message)
+topic = Topic("bench.ticks", Message)
+said = Topic("bench.said", Message)
+
+
+@cache
+def ticks(size: int) -> list[Message]:
+    """Return what is published, twice, so that any order is a slice of it."""
+    return [Message(**tick) for tick in wire.ticks(size)] * 2
 
 
 @service.stream_in_out("/echo", expose=True)
@@ -51,11 +72,12 @@ async def echo(stream: StreamInOut[Message, Message]) -> None:
         await stream.send(message)
 
 
-@service.stream_out("/flood", expose=True)
-async def flood(stream: StreamOut[Message]) -> None:
+@service.stream_out("/flood/{size}", expose=True)
+async def flood(handshake: Size, stream: StreamOut[Message]) -> None:
     """Send for as long as the client is there."""
+    message = Message(**wire.flood(handshake.size))
     while True:
-        await stream.send(FLOOD)
+        await stream.send(message)
 
 
 @service.stream_in("/count", expose=True)
@@ -72,20 +94,29 @@ async def count(stream: StreamIn[Message]) -> Count:
 @service.stream_out("/topic", expose=True)
 async def hear(stream: StreamOut[Message]) -> None:
     """Hear the topic, and say so."""
-    async with ticks.attach(stream):
-        await stream.send(READY)
+    async with topic.attach(stream):
+        await stream.send(Message(**wire.READY))
         await trio.sleep_forever()
 
 
 @service.stream_in("/publish", expose=True)
-async def publish(stream: StreamIn[Burst]) -> None:
-    """Publish bursts."""
-    async for burst in stream:
-        for tick in TICKS[: burst.count]:
-            await ticks.publish(tick)
-            if burst.apart:
+async def publish(stream: StreamIn[Order]) -> None:
+    """Publish as ordered."""
+    async for order in stream:
+        for tick in ticks(order.size)[order.first : order.first + order.count]:
+            await topic.publish(tick)
+            if order.apart:
                 for _ in range(2):  # so that the fan-out has run, whichever of both runs first
                     await trio.lowlevel.checkpoint()
+
+
+@service.stream_in_out("/chat/{room}", expose=True)
+async def chat(handshake: Room, stream: StreamInOut[Message, Message]) -> None:
+    """Tell everybody in the room."""
+    async with said.attach(stream, key=handshake.room):
+        await stream.send(Message(**wire.READY))
+        async for message in stream:
+            await said.publish(message, key=handshake.room)
 
 
 app = App(service)

@@ -1,4 +1,4 @@
-"""Bare ASGI on uvicorn with uvloop, as it comes: no framework, no types."""
+"""Plain ASGI on uvicorn with uvloop: no framework, no types."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ from importlib import import_module
 from socket import socket
 from typing import Any
 
-from benchmarks.load.servers.asgi import echo
-
 uvicorn: Any = import_module("uvicorn")  # of the group bench, which is not there where types are checked
 
 
-def serve(listener: socket, app: Any = echo, ws: str = "auto") -> None:
-    """Serve an application; others may use it for theirs."""
-    config = uvicorn.Config(app, loop="uvloop", ws=ws, ws_per_message_deflate=False, log_level="warning")
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Send every text back, on any path."""
+    assert scope["type"] == "websocket"  # uvicorn takes it that there is no lifespan then
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (event := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": event["text"]})
+
+
+def serve(listener: socket, app: Any = app) -> None:
+    """Serve an application with the fastest of uvicorn's protocols; others may use it for theirs."""
+    config = uvicorn.Config(
+        app, loop="uvloop", ws="websockets-sansio", ws_per_message_deflate=False, log_level="warning"
+    )
     uvicorn.Server(config).run([listener])
