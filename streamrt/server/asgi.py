@@ -169,9 +169,14 @@ async def serve_lifespan(host: Host, receive: Receive, send: Send) -> None:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-async def serve_not_found(send: Send) -> None:
-    """Answer an HTTP request for which there is nothing."""
-    await _respond(APIError.not_found("endpoint not found"), "http.response", send)
+async def serve_plain(host: Host, scope: Scope, send: Send) -> None:
+    """Answer an HTTP request that asks for no upgrade: there is nothing for it, though it may have meant a stream."""
+    error = APIError.not_found("endpoint not found")
+    if scope["method"] == "GET" and host.admission.exposed.match(_path(scope)) is not None:
+        error = APIError.invalid_argument(
+            "this is a stream, for a WebSocket: the request needs `Connection: Upgrade` and `Upgrade: websocket`"
+        )
+    await _respond(error, "http.response", send)
 
 
 def _incoming(scope: Scope, transport: str) -> Incoming:

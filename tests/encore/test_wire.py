@@ -27,10 +27,11 @@ import pytest
 import trio
 from websockets.frames import Opcode
 
+from streamrt import App, Service, StreamOut
 from tests.conftest import served
 from tests.peers import dial
 
-from .app import Stage
+from .app import Stage, Word
 
 UPGRADE = [
     "Connection: Upgrade",
@@ -107,6 +108,73 @@ async def test_credentials_that_are_not_whole_are_a_400_everywhere(stage: Stage,
         status, _, body = await ask(url, f"{path}?realm=work", UPGRADE)
     assert status == 400
     assert json.loads(body)["message"] == "missing header 'authorization'"
+
+
+# Requests that are no upgrade.
+
+
+@pytest.fixture
+def only_streams() -> App:
+    """An app without a fallback, which is there to take what is no upgrade."""
+    service = Service("only")
+
+    @service.stream_out("/words", expose=True)
+    async def words(stream: StreamOut[Word]) -> None:
+        raise AssertionError("nobody gets here")
+
+    @service.stream_out("/private")
+    async def private(stream: StreamOut[Word]) -> None:
+        raise AssertionError("nobody gets here")
+
+    return App(service)
+
+
+NO_UPGRADE: dict[str, list[str]] = {
+    "a plain request": [],
+    "no Connection": UPGRADE[1:],
+    "another Connection": ["Connection: keep-alive", *UPGRADE[1:]],
+    "no Upgrade": [UPGRADE[0], *UPGRADE[2:]],
+}
+
+
+@pytest.mark.parametrize("lines", NO_UPGRADE.values(), ids=NO_UPGRADE)
+async def test_who_asks_for_a_stream_without_an_upgrade_is_told_so(only_streams: App, lines: list[str]) -> None:
+    async with served(only_streams) as url:
+        status, headers, body = await ask(url, "/words/?x=1", lines)
+    assert (status, values(headers, "content-type")) == (400, ["application/json"])
+    assert json.loads(body) == {
+        "code": "invalid_argument",
+        "message": "this is a stream, for a WebSocket: "
+        "the request needs `Connection: Upgrade` and `Upgrade: websocket`",
+        "details": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/nowhere"), ("GET", "/private"), ("POST", "/words"), ("HEAD", "/words")]
+)
+async def test_what_could_be_no_stream_is_a_404(only_streams: App, method: str, path: str) -> None:
+    async with served(only_streams) as url:
+        status, _, body = await ask(url, path, ["Content-Length: 0"], method=method)
+    assert status == 404
+    assert body == b"" if method == "HEAD" else json.loads(body)["message"] == "endpoint not found"
+
+
+IMPOSSIBLE: dict[str, tuple[list[str], str]] = {
+    "no key": (UPGRADE[:3], "1.1"),
+    "no version": ([*UPGRADE[:2], UPGRADE[3]], "1.1"),
+    "an old version": ([*UPGRADE[:2], "Sec-WebSocket-Version: 8", UPGRADE[3]], "1.1"),
+    "HTTP/1.0": (UPGRADE, "1.0"),
+}
+
+
+@pytest.mark.parametrize(("lines", "version"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+async def test_an_upgrade_that_is_none_is_a_400_of_hypercorns_own(
+    only_streams: App, lines: list[str], version: str
+) -> None:
+    async with served(only_streams) as url:
+        status, _, body = await ask(url, "/words", lines, version=version)
+    assert (status, body) == (400, b"")  # before the app is asked, and so without a JSON error
 
 
 # Frames.
