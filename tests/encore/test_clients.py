@@ -103,8 +103,8 @@ async def test_auth_is_asked_for_before_every_connection(platform: Platform, sta
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "no such path": ("/nowhere", {}),
     "private": ("/private", {}),
-    "nobody": ("/members", {}),
-    "no body": ("/members", {"headers": {"authorization": "nobody"}}),
+    "anonymous": ("/members", {}),
+    "unauthenticated": ("/members", {"headers": {"authorization": "nobody"}}),
     "no handshake": ("/session", {}),
     "a forbidden header": ("/encore.greet", {"headers": {"cookie": "session=stolen"}}),
 }
