@@ -18,7 +18,7 @@ from streamrt.client.memory import MemoryConnector
 from streamrt.runtime.admission import Admission, AuthHandler, Middleware
 from streamrt.runtime.broker import Broker
 from streamrt.runtime.host import Host, Lifespan
-from streamrt.server.asgi import Receive, Scope, Send, serve_lifespan, serve_not_found, serve_websocket
+from streamrt.server.asgi import Receive, Scope, Send, serve_lifespan, serve_plain, serve_websocket
 
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 Authenticate: TypeAlias = Callable[[Any], Awaitable[object]]
@@ -95,7 +95,7 @@ class App:
                 with self.host.exchanging():
                     await self._fallback(scope, receive, send)
             case _:
-                await serve_not_found(send)
+                await serve_plain(self.host, scope, send)
 
     @asynccontextmanager
     async def client(

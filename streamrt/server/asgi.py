@@ -21,6 +21,7 @@ from streamrt.errors import APIError, CloseCode
 from streamrt.runtime.admission import Admitted, Incoming
 from streamrt.runtime.host import Host
 from streamrt.runtime.scopes import lone_error
+from streamrt.wire.dialect import Headers
 from streamrt.wire.transport import Disconnected, Frame, Payload, PullTransport, Transport
 
 from .hypercorn import Parts, adopt, claim_answer, hang_up, parts_of
@@ -168,24 +169,41 @@ async def serve_lifespan(host: Host, receive: Receive, send: Send) -> None:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-async def serve_not_found(send: Send) -> None:
-    """Answer an HTTP request for which there is nothing."""
-    await _respond(APIError.not_found("endpoint not found"), "http.response", send)
+async def serve_plain(host: Host, scope: Scope, send: Send) -> None:
+    """Answer an HTTP request that asks for no upgrade: there is nothing for it, though it may have meant a stream."""
+    error = APIError.not_found("endpoint not found")
+    if scope["method"] == "GET" and host.admission.exposed.match(_path(scope)) is not None:
+        error = APIError.invalid_argument(
+            "this is a stream, for a WebSocket: the request needs `Connection: Upgrade` and `Upgrade: websocket`"
+        )
+    await _respond(error, "http.response", send)
 
 
 def _incoming(scope: Scope, transport: str) -> Incoming:
     headers = [(name.decode("latin-1").lower(), _decode(value)) for name, value in scope["headers"]]
     client = scope.get("client")
-    raw_path = scope.get("raw_path")
-    path = quote(scope["path"]) if raw_path is None else raw_path.decode("latin-1")
+    # Over ASGI the answer has to be from the server's own list, in which hypercorn has the last of several lines.
+    adopted = transport == SocketTransport.name
     return Incoming(
-        path=path.removeprefix(quote(scope.get("root_path", ""))) or "/",
+        path=_path(scope),
         query_string=scope["query_string"].decode("latin-1"),
         headers=headers,
-        subprotocols=scope["subprotocols"],
+        subprotocols=_offered(headers) if adopted else scope["subprotocols"],
         peer=None if client is None else (client[0], client[1]),
         transport=transport,
     )
+
+
+def _path(scope: Scope) -> str:
+    raw_path = scope.get("raw_path")
+    path: str = quote(scope["path"]) if raw_path is None else raw_path.decode("latin-1")
+    return path.removeprefix(quote(scope.get("root_path", ""))) or "/"
+
+
+def _offered(headers: Headers) -> list[str]:
+    """Read the subprotocols that a client offers, on however many lines (RFC 6455, 11.3.4)."""
+    lines = [value for name, value in headers if name == "sec-websocket-protocol"]
+    return [offer.strip() for line in lines for offer in line.split(",")]
 
 
 def _decode(value: bytes) -> str:

@@ -45,7 +45,7 @@ _logger = logging.getLogger("streamrt")
 
 TOUCHED: Mapping[type, tuple[str, ...]] = {
     WSStream: ("send", "handle", "handshake", "connection", "closed"),
-    Handshake: ("extensions",),
+    Handshake: ("extensions", "subprotocols"),
     H11Protocol: ("send", "connection"),
     H11WSConnection: ("h11_connection",),
     TCPServer: ("stream", "protocol", "context", "config", "send_lock"),
@@ -145,9 +145,11 @@ async def adopt(
     transport = SocketTransport(line, limits, deflate)
     try:
         parts.stream.handshake.extensions = None  # hypercorn would accept every offer of compression
+        dialect = admitted.request.dialect
+        parts.stream.handshake.subprotocols = None if dialect is None else [dialect]  # it knows the last line of offers
         adopter = Adopter(transport, line)
         parts.server.protocol = adopter  # type: ignore[assignment] # it has what is called of one
-        await send({"type": "websocket.accept", "subprotocol": admitted.request.dialect, "headers": headers})
+        await send({"type": "websocket.accept", "subprotocol": dialect, "headers": headers})
         if parts.stream.closed:  # the client had left, and nothing was sent
             raise Disconnected(CloseCode.ABNORMAL)
         # Hypercorn's own stream says and hears nothing any more, and need not keep what it said and heard it with.
