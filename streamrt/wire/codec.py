@@ -129,7 +129,8 @@ def _make(message_type: Any) -> Codec[Any]:
 
 
 _cached = lru_cache(maxsize=None)(_make)
-_write = msgspec.json.Encoder().encode
+# A subclass of str is all that the hooks let through that msgspec does not know.
+_write = msgspec.json.Encoder(enc_hook=str.__str__).encode
 # msgspec reads integers of any size; MessagePack has no more than 64 bits for one, so this finds the others.
 _write_in_64_bits = msgspec.msgpack.Encoder().encode
 # Without the hook a number such as 1e999 ends the reading, and leaves us without its path.
