@@ -63,7 +63,7 @@ def main(
         profile: Measure nothing: load streamrt in the first scenario, and have py-spy draw a flame graph here.
 
     Returns:
-        The exit status: 0, or 1 when a server has failed, when a goal was missed and that was to be checked, or when
+        The exit status: 0, or 1 when streamrt has failed, when a goal was missed and that was to be checked, or when
         something got slower.
     """
     console = Console(width=None if sys.stdout.isatty() else 150)  # room for a table in a file
@@ -95,7 +95,7 @@ def main(
     results = Results.of(f"python -m benchmarks.load {shlex.join(sys.argv[1:])}".rstrip(), measured)
     _write(console, results, out)
     missed = any("missed" in result.verdicts().values() for result in measured)
-    return int(any(result.failures for result in measured) or (check and missed))
+    return int(any(OURS in result.failures for result in measured) or (check and missed))
 
 
 def _measure(

@@ -103,13 +103,15 @@ def _shortfalls(results: Sequence[Result]) -> Iterator[str]:
             is_now = f"{ratio:.2f} x" if ratio is not None else amount(result.figure(OURS) or 0)
             yield f"- {result.name}: {is_now}, where the goal is {describe(goal, result.scenario)}"
     slower = [
-        f"{result.name} ({', '.join(f'{server} {1 / ratio:.2f} x' for server, ratio in ahead)})"
+        f"- {result.name}: {', '.join(f'{server} {1 / ratio:.2f} x' for server, ratio in ahead)}"
         for result in results
         if (ahead := [(server, r) for server in _peers(result) if (r := result.ratio(server)) is not None and r < 1])
     ]
     if slower:
         yield ""
-        yield "**A peer is ahead in:** " + "; ".join(slower) + "."
+        yield "**Peers that are ahead:**"
+        yield ""
+        yield from slower
     failures = [f"{server} in {result.name}" for result in results for server in result.failures]
     if failures:
         yield ""

@@ -27,9 +27,19 @@ PAGES: Mapping[str, Mapping[str, str]] = {
 HEADLINES = ("echo-50", "pipelined", "out", "in", "fanout-200", "fanout-2000", "fanout-apart", "chat", "handshakes")
 """The scenarios in the picture of ratios."""
 
-_LINES = ("#e8590c", "#2f9e44", "#ae3ec9", "#c2255c", "#0c8599", "#f08c00", "#5c7cfa", "#74b816", "#d6336c", "#868e96")
-_LEADING = ("websockets", "fastapi", "litestar", "picows", "ws", "socketio", "quart_trio", "hypercorn")
-_COLOURS = dict(zip([name for name in PEERS if name != OURS], _LINES * 2, strict=False))
+_LINES = {
+    "websockets": "#e8590c",
+    "fastapi": "#2f9e44",
+    "litestar": "#ae3ec9",
+    "picows": "#e64980",
+    "ws": "#0c8599",
+    "socketio": "#f08c00",
+    "quart_trio": "#74b816",
+    "hypercorn": "#5c7cfa",
+    "send_loop": "#868e96",
+}
+"""Who has a line in the pictures, from the last to the first in the legend, and its colour."""
+
 _NINES = (50, 75, 90, 95, 99, 99.5, 99.9, 99.95, 99.99)
 
 
@@ -129,6 +139,8 @@ def _ratios(figure: Any, results: Results, colours: Mapping[str, str]) -> None:
         axis.axvline(1, color=colours["ink"], linewidth=0.8)
         lowest, highest = min([*middles, 1]) / 1.5, max([*middles, 1])
         axis.set_xlim(lowest, highest * (highest / lowest) ** 0.3)
+        steps = (1, 2, 5) if highest / lowest < 30 else (1,)
+        axis.xaxis.set_major_locator(import_module("matplotlib.ticker").LogLocator(subs=steps))
         axis.xaxis.set_major_formatter("{x:g}x")
         axis.xaxis.set_minor_formatter("")
         for row, (server, middle) in enumerate(zip(ordered, middles, strict=True)):
@@ -138,7 +150,7 @@ def _ratios(figure: Any, results: Results, colours: Mapping[str, str]) -> None:
         axis.set_title(result.name)
     for axis in list(axes)[len(headlines) :]:
         axis.set_axis_off()
-    figure.suptitle("streamrt is so many times as fast as each; grey is a limit that no server can beat", fontsize=10)
+    figure.suptitle("streamrt is so many times as fast as each; grey are the limits, which are no servers", fontsize=10)
 
 
 def _latencies(results: Results) -> list[Result]:
@@ -195,14 +207,14 @@ def _fanout(figure: Any, results: Results, colours: Mapping[str, str]) -> None:
 
 def _ordered(servers: Sequence[str] | Mapping[str, object]) -> list[str]:
     """Return those that are drawn, ours last, so that it is above the others."""
-    return [server for server in (*_LEADING, "send_loop", OURS) if server in servers]
+    return [server for server in (*_LINES, OURS) if server in servers]
 
 
 def _line(server: str, colours: Mapping[str, str]) -> Mapping[str, object]:
     if server == OURS:
         return {"label": server, "color": colours["ours"], "linewidth": 2.6}
     style = "--" if PEERS[server].is_limit else "-"
-    return {"label": server, "color": _COLOURS[server], "linewidth": 1.2, "linestyle": style}
+    return {"label": server, "color": _LINES[server], "linewidth": 1.2, "linestyle": style}
 
 
 def _legend(figure: Any) -> None:

@@ -41,7 +41,7 @@ def test_the_exit_status_tells_failures_and_if_asked_missed_goals(  # noqa: PLR0
 ) -> None:
     made = result(streamrt=measured(figure), hypercorn=measured())
     if failure:
-        made = attrs.evolve(made, failures={"hypercorn": "it did not start"})
+        made = attrs.evolve(made, failures={OURS: "it did not start"})
 
     def run(*arguments: object) -> Result:
         return made
