@@ -11,7 +11,7 @@ choice. Both run in virtual time under pytest-trio's `autojump_clock`, so that n
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import final
 
@@ -21,6 +21,7 @@ from streamrt.app import App
 from streamrt.client.connector import Target, header_lines
 from streamrt.client.memory import MemoryConnector
 from streamrt.errors import Ended
+from streamrt.wire.dialect import ENCORE_WS
 from streamrt.wire.transport import Disconnected, MemoryTransport, Payload
 
 
@@ -96,6 +97,7 @@ async def connect(
     headers: Mapping[str, str] | None = None,
     auth_data: object = None,
     stalled: bool = False,
+    subprotocols: Sequence[str] = (ENCORE_WS,),
 ) -> AsyncGenerator[Peer]:
     """Run an app for as long as the block lasts, and connect to it as a peer that is yours to command.
 
@@ -107,14 +109,15 @@ async def connect(
         headers: Header names and values.
         auth_data: Who calls, instead of what the auth handler would make of the headers.
         stalled: Whether the peer takes nothing from the first message on, until `Peer.resume`.
+        subprotocols: What it offers. With ``streamrt.v1``, `bytes` that it sends and receives are controls.
 
     Raises:
         APIError: The app refused.
     """
     path, _, query = url.partition("?")
     target = Target(path=path, query_string=query, headers=header_lines(headers))
-    connector = MemoryConnector(app.host, private=True, auth_data=auth_data, stalled=stalled)
-    async with app.host.running(), connector.connect(target) as transport:
+    connector = MemoryConnector(app.host, private=True, auth_data=auth_data, stalled=stalled, subprotocols=subprotocols)
+    async with app.host.running(), connector.connect(target) as (transport, _):
         try:
             yield Peer(transport)
         finally:

@@ -1,7 +1,7 @@
 """Fixtures of all tests: what carries a stream, and failures that read as they were raised."""
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, Protocol, final
@@ -17,6 +17,8 @@ import streamrt
 from streamrt import App, Client, testing
 from streamrt.runtime.scopes import leaves, lone_error
 from tests.peers import CERTIFICATES, Peer, connect_socket
+
+OFFERED = ("encore-ws",)
 
 ERRORS = logging.getLogger("tests.hypercorn")  # its own, which no other test sets up
 """Where `caplog` sees what goes wrong in hypercorn."""
@@ -72,7 +74,7 @@ class OpenClient(Protocol):
 
 class Connect(Protocol):
     def __call__(
-        self, app: App, url: str, *, headers: Mapping[str, str] | None = None
+        self, app: App, url: str, *, headers: Mapping[str, str] | None = None, subprotocols: Sequence[str] = OFFERED
     ) -> AbstractAsyncContextManager[Peer]: ...
 
 
@@ -90,9 +92,13 @@ def over_server(name: str, **options: Any) -> Carrier:
             yield Client(url, headers=headers, ssl_context=CERTIFICATES.trusting)
 
     @asynccontextmanager
-    async def connect(app: App, url: str, *, headers: Mapping[str, str] | None = None) -> AsyncGenerator[Peer]:
-        async with served(app, **options) as base, connect_socket(base + url, headers=headers) as peer:
-            yield peer
+    async def connect(
+        app: App, url: str, *, headers: Mapping[str, str] | None = None, subprotocols: Sequence[str] = OFFERED
+    ) -> AsyncGenerator[Peer]:
+        offered = list(subprotocols)
+        async with served(app, **options) as base:
+            async with connect_socket(base + url, headers=headers, subprotocols=offered) as peer:
+                yield peer
 
     return Carrier(name, client, connect)
 

@@ -11,6 +11,7 @@ a `StreamOut`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from typing import Generic, TypeVar, cast, final
 
 import trio
@@ -48,6 +49,15 @@ class Port(ABC):
     async def send(self, frame: Frame) -> None:
         """Queue or write one message; raise as `StreamOut.send` does."""
 
+    @property
+    @abstractmethod
+    def half_closes(self) -> bool:
+        """Whether the other end can be told that no more messages come, while it may still send some."""
+
+    @abstractmethod
+    async def send_eof(self) -> None:
+        """Send no more messages, and say so; see `StreamInOut.send_eof`."""
+
     @abstractmethod
     async def aclose(self) -> None:
         """End this side; see `Stream.aclose`."""
@@ -80,7 +90,7 @@ class Stream(trio.abc.AsyncResource):
     def draining(self) -> trio.Event:
         """Set when the server begins to shut down: finish soon, before you are cancelled.
 
-        A client's own stream never drains.
+        A client's is set when the server says so, which takes the dialect ``streamrt.v1``.
         """
         return self._port.draining
 
@@ -174,6 +184,18 @@ class StreamInOut(Stream, trio.abc.ReceiveChannel[In_co], trio.abc.SendChannel[O
         """Send one message; see `StreamOut.send`."""
         await self._port.send(Frame(self._encode(value)))
 
+    async def send_eof(self) -> None:
+        """Say that no more messages come from this end, and go on receiving: the other end's loop over them ends.
+
+        Only `aclose` may follow. To say it again does nothing.
+
+        Raises:
+            FailedPrecondition: The other end speaks ``encore-ws`` (`Request.dialect`), and cannot be told.
+            trio.BrokenResourceError: The other end has closed, or is gone.
+            trio.ClosedResourceError: This end has closed the stream.
+        """
+        await self._port.send_eof()
+
 
 @final
 class StreamOutWithResponse(Stream, trio.abc.SendChannel[Out_contra], Generic[Out_contra, Response_co]):
@@ -190,16 +212,24 @@ class StreamOutWithResponse(Stream, trio.abc.SendChannel[Out_contra], Generic[Ou
         """Send one message; see `StreamOut.send`."""
         await self._port.send(Frame(self._encode(value)))
 
-    async def response(self) -> Response_co:
-        """Wait for the endpoint's response; for one that has none, until it has ended well.
+    async def send_eof(self) -> None:
+        """Say that no more messages come, as `response` does first; see `StreamInOut.send_eof`."""
+        await self._port.send_eof()
 
-        Call it once. It ends when the stream does, so it never hangs on a server that is gone. But the
-        handler must know from the messages when it has them all: there is no way to end this direction alone.
+    async def response(self) -> Response_co:
+        """Say that no more messages come, and wait for the endpoint's response, or until it has ended well.
+
+        Call it once. It ends when the stream does, so it never hangs on a server that is gone. Over ``encore-ws``
+        there is no way to end one direction alone, so there the handler must know from the messages when it has
+        them all.
 
         Raises:
             APIError: The endpoint ended with this error, or the connection was lost (`Unavailable`).
             DataLoss: The stream ended well, but without the response.
         """
+        if self._port.half_closes:
+            with suppress(trio.BrokenResourceError):  # it has ended, and `receive` knows better how
+                await self._port.send_eof()
         try:
             payload = await self._port.receive()
         except trio.EndOfChannel:

@@ -23,7 +23,6 @@ from streamrt.api.stream import Stream, StreamIn, StreamInOut, StreamOutWithResp
 from streamrt.runtime.connection import Connection
 from streamrt.runtime.host import current_host
 from streamrt.wire.codec import codec
-from streamrt.wire.dialect import ENCORE_WS
 
 from .connector import Connector, Target, header_lines
 from .memory import MemoryConnector
@@ -165,14 +164,14 @@ class Client:
 
     @asynccontextmanager
     async def _connection(self, target: Target, name: str, takes_input: bool) -> AsyncGenerator[Connection]:
-        async with self._connector.connect(target) as transport:
+        async with self._connector.connect(target) as (transport, dialect):
             request = Request(
                 path=target.path,
                 query_string=target.query_string,
                 headers=target.headers,
                 endpoint=name,
                 connection_id=next_connection_id(),
-                dialect=ENCORE_WS,
+                dialect=dialect,
                 transport=transport.name,
             )
             connection = Connection(

@@ -50,8 +50,11 @@ class Connector(ABC):
     """Connects a client to a target."""
 
     @abstractmethod
-    def connect(self, target: Target) -> AbstractAsyncContextManager[Transport]:
+    def connect(self, target: Target) -> AbstractAsyncContextManager[tuple[Transport, str | None]]:
         """Connect for as long as the block lasts.
+
+        Yields:
+            The transport, and the dialect that was agreed on.
 
         Raises:
             APIError: The server refused, with this error; or it cannot be reached (`Unavailable`).

@@ -6,7 +6,7 @@ checks are made, messages are encoded and decoded.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import final
 
@@ -15,7 +15,7 @@ import trio
 from streamrt.runtime.admission import Admitted, Incoming
 from streamrt.runtime.host import Host
 from streamrt.runtime.scopes import lone_error
-from streamrt.wire.dialect import ENCORE_WS
+from streamrt.wire.dialect import STREAMRT_V1
 from streamrt.wire.transport import MemoryTransport, Transport, memory_transports
 
 from .connector import Connector, Target
@@ -34,38 +34,47 @@ class MemoryConnector(Connector):
         auth_data: The caller; None for whoever the app's auth handler finds.
         nested: Whether a handler of the app is calling.
         stalled: Whether the client's end takes nothing until it is told to `resume`.
+        subprotocols: What is offered.
     """
 
     def __init__(
-        self, host: Host, *, private: bool, auth_data: object, nested: bool = False, stalled: bool = False
+        self,
+        host: Host,
+        *,
+        private: bool,
+        auth_data: object,
+        nested: bool = False,
+        stalled: bool = False,
+        subprotocols: Sequence[str] = (STREAMRT_V1,),
     ) -> None:
         self._host = host
         self._private = private
         self._auth_data = auth_data
         self._nested = nested
         self._stalled = stalled
+        self._subprotocols = subprotocols
 
     @asynccontextmanager
-    async def connect(self, target: Target) -> AsyncGenerator[MemoryTransport]:
+    async def connect(self, target: Target) -> AsyncGenerator[tuple[MemoryTransport, str | None]]:
         """Connect for as long as the block lasts; see `Connector.connect`."""
         ours, theirs = memory_transports()
         if self._stalled:
             ours.stall()
         with lone_error():
             async with trio.open_nursery() as nursery:
-                await nursery.start(self._serve, target, theirs)
-                yield ours
+                dialect = await nursery.start(self._serve, target, theirs)
+                yield ours, dialect
 
-    async def _serve(self, target: Target, transport: Transport, task_status: trio.TaskStatus[None]) -> None:
-        async def accept(_admitted: Admitted) -> Transport:
-            task_status.started()
+    async def _serve(self, target: Target, transport: Transport, task_status: trio.TaskStatus[str | None]) -> None:
+        async def accept(admitted: Admitted) -> Transport:
+            task_status.started(admitted.request.dialect)
             return transport
 
         incoming = Incoming(
             path=target.path,
             query_string=target.query_string,
             headers=target.headers,
-            subprotocols=[ENCORE_WS],
+            subprotocols=self._subprotocols,
             peer=None,
             transport=MemoryTransport.name,
             private=self._private,

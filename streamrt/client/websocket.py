@@ -1,7 +1,8 @@
 """A client's WebSocket: trio-websocket as a transport.
 
 trio-websocket does the handshake and the framing. The socket stays ours: its client leaves it to the
-garbage collector when the server closes first, and a refusal has to be read as the error it is.
+garbage collector when the server closes first, and a refusal has to be read as the error it is. Refusals are asked for
+in HTTP: in band, nobody could tell a refused stream from an open one before something comes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from wsproto.utilities import LocalProtocolError
 
 from streamrt.errors import APIError, error_from_response
 from streamrt.runtime.scopes import lone_error
-from streamrt.wire.dialect import ENCORE_WS
+from streamrt.wire.dialect import ENCORE_WS, REFUSALS, STREAMRT_V1
 from streamrt.wire.transport import Disconnected, Frame, Payload, PullTransport, Transport
 
 from .connector import Connector, Target
@@ -56,7 +57,7 @@ class WebSocketTransport(PullTransport):
         self._torn = True
         try:
             for frame in frames:
-                await self._websocket.send_message(frame.text)
+                await self._websocket.send_message(frame.message)
         except trio_websocket.ConnectionClosed as closed:
             raise _disconnected(closed) from None
         self._torn = False
@@ -101,7 +102,7 @@ class WebSocketConnector(Connector):
         self._max_message_bytes = max_message_bytes
 
     @asynccontextmanager
-    async def connect(self, target: Target) -> AsyncGenerator[Transport]:
+    async def connect(self, target: Target) -> AsyncGenerator[tuple[Transport, str | None]]:
         """Connect for as long as the block lasts; see `Connector.connect`."""
         deadline = trio.current_time() + self._connect_timeout
         stream = await self._open_stream(deadline)
@@ -110,7 +111,7 @@ class WebSocketConnector(Connector):
                 async with trio.open_nursery() as nursery:
                     websocket, reading = await nursery.start(self._run, stream, target, deadline)
                     try:
-                        yield WebSocketTransport(websocket, stream)
+                        yield WebSocketTransport(websocket, stream), websocket.subprotocol
                     finally:
                         reading.cancel()
         except Exception as error:
@@ -167,8 +168,10 @@ class WebSocketConnector(Connector):
                 stream,  # type: ignore[arg-type] # it uses no more of a stream than this
                 self._netloc,
                 f"{self._prefix}{target.path}{query}",
-                subprotocols=[ENCORE_WS],
-                extra_headers=[(name.encode(), value.encode()) for name, value in target.headers],
+                subprotocols=[STREAMRT_V1, ENCORE_WS],
+                extra_headers=[
+                    (name.encode(), value.encode()) for name, value in [*target.headers, (REFUSALS, "http")]
+                ],
                 message_queue_size=_QUEUE,
                 max_message_size=self._max_message_bytes,
                 receive_buffer_size=65536,

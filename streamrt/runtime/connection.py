@@ -12,6 +12,9 @@ let other tasks run when they wait, and otherwise every `_TURN` messages.
 
 How a stream ended is decided once, by whoever comes first (`end`). What is left to do after that, to
 flush and to close, is done on the way out of `open`.
+
+Where both ends speak ``streamrt.v1``, binary frames are controls (`wire.control`). They are taken out where batches
+come in, so that nobody else knows of them; what goes out stands in the send channel like messages.
 """
 
 from __future__ import annotations
@@ -26,8 +29,10 @@ import trio
 from streamrt.api.limits import Limits
 from streamrt.api.request import Request
 from streamrt.api.stream import Port
-from streamrt.errors import CloseCode, Ended, ResourceExhausted, error_from_close
+from streamrt.errors import APIError, CloseCode, Ended, ResourceExhausted, error_from_close
 from streamrt.wire.backlog import Backlog
+from streamrt.wire.control import END, BrokenControl, Drain, End, Failure, drain_frame, error_frame, read_control
+from streamrt.wire.dialect import STREAMRT_V1
 from streamrt.wire.transport import Batch, Disconnected, Frame, Payload, PullTransport, Transport, payload_size
 from streamrt.wire.waiting import Waiting
 
@@ -78,15 +83,19 @@ class Connection(Port):
         "_broken",
         "_bunching",
         "_closing",
+        "_controls",
         "_discarding",
+        "_error",
         "_feeds",
         "_flushed",
         "_grace",
+        "_half_closed",
         "_held",
         "_inbox",
         "_nursery",
         "_owes_response",
         "_patient",
+        "_peer_done",
         "_side",
         "_takes_input",
         "_transport",
@@ -120,7 +129,8 @@ class Connection(Port):
         self.ended: Ended | None = None
         self.scope: trio.CancelScope = trio.CancelScope()  # around the handler; a client's is never entered
         self._transport = transport
-        self._side = side
+        self._controls = request.dialect == STREAMRT_V1
+        self._side: Literal["server", "client"] = side
         self._takes_input = takes_input
         self._owes_response = owes_response
         self._grace = grace
@@ -136,6 +146,9 @@ class Connection(Port):
         self._patient: list[trio.CancelScope] = []  # who waits for the peer to read
         self._discarding = False  # this end receives no more
         self._closing = False  # this end sends no more
+        self._half_closed = False  # and has said so, but may receive
+        self._peer_done = False  # the other end has said so
+        self._error: APIError | None = None  # what a Close is about: that of a server's own end, or of its peer
         self._broken = False  # what is queued cannot go out any more
         self._verdict = Ended("handler", CloseCode.DONE)
         self._turn = 0
@@ -175,12 +188,33 @@ class Connection(Port):
         if somebody_waits or not self.outbox.offer(frame):
             await self._wait_for_room(lambda: self.outbox.offer(frame))
 
+    @property
+    def half_closes(self) -> bool:
+        """Whether the other end can be told that no more messages come; see `Port.half_closes`."""
+        return self._controls
+
+    async def send_eof(self) -> None:
+        """Send no more messages, and say so; see `StreamInOut.send_eof`."""
+        await trio.lowlevel.checkpoint()
+        if self._half_closed:
+            return
+        self._check_open()
+        if not self._controls:
+            raise APIError.failed_precondition(
+                "the other end speaks encore-ws, in which one direction cannot be ended alone; streamrt.v1 is needed"
+            )
+        for feed in self._feeds:
+            feed.catch_up()
+        self._say(END)
+        self._closing = self._half_closed = True
+
     async def aclose(self) -> None:
         """End this side; see `Stream.aclose`."""
         self._discard()
-        if self._owes_response or self._closing or self.ended is not None:
+        if self._owes_response or (self._closing and not self._half_closed) or self.ended is not None:
             await trio.lowlevel.checkpoint()
             return
+        self._half_closed = False
         for feed in self._feeds:
             feed.catch_up()
         self._closing = True
@@ -239,11 +273,14 @@ class Connection(Port):
     def deliver(self, payloads: Sequence[Payload]) -> int:
         """Take a batch; see `Receiver.deliver`."""
         inbox = self._inbox
+        if self._controls and bytes in map(type, payloads):
+            return self._deliver_each(payloads)
         if not inbox.closed and self._takes_messages():
             inbox.extend(payloads)
             room = inbox.free
             self._held = not room
             return room
+        self._refuse_more()
         return _TURN  # for what is thrown away
 
     def answer(self, frame: Frame) -> bool:
@@ -295,6 +332,8 @@ class Connection(Port):
                     finally:
                         self._closing = True
                     self._discard()  # a peer that writes before it reads would wait for us, and we for it
+                    if self._side == "server" and self._error is not None and self.ended is None:
+                        self._tell(self._error)
                     await self._flush()
                     self.end(self._verdict)
                     if nursery.child_tasks:
@@ -308,14 +347,26 @@ class Connection(Port):
         finally:
             await self._close()  # noqa: ASYNC102 - it shields what must be, with a deadline
 
-    def conclude(self, code: int, reason: str) -> None:
-        """Say how the stream ends once the block is left, if nobody else ends it before."""
-        self._verdict = Ended("handler", code, reason)
+    def conclude(self, error: APIError) -> None:
+        """Say that the stream ends with an error once the block is left, if nobody else ends it before."""
+        self._error = error
+        self._verdict = Ended("handler", error.close_code, error.reason())
+
+    def announce_drain(self, within: float) -> None:
+        """Tell a client that its stream is about to be closed, within so many seconds."""
+        if self._controls and self.ended is None:
+            self._say(drain_frame(within))
 
     def cut_off(self, ended: Ended) -> None:
         """End the stream, and cancel a handler that is still there although it had ended before."""
         self.end(ended)
         self.scope.cancel()
+
+    def fail_with(self, error: APIError) -> None:
+        """End the stream with an error."""
+        if self.ended is None:
+            self._tell(error)
+            self.end(Ended("runtime", error.close_code, error.reason()))
 
     def end(self, ended: Ended) -> None:
         """Decide how the stream ended; only the first call counts.
@@ -362,6 +413,51 @@ class Connection(Port):
     def _send_nowait(self, frame: Frame) -> bool:
         return not self.outbox and not self._writing and self._transport.send_nowait(frame)
 
+    def _say(self, control: Frame) -> None:
+        """Send a control behind what was sent before, whether it fits or not: there are few of them."""
+        if not self._send_nowait(control):
+            self.outbox.put(control)
+
+    def _tell(self, error: APIError) -> None:
+        if self._controls:
+            self._say(error_frame(error))
+
+    def _deliver_each(self, payloads: Sequence[Payload]) -> int:
+        """Take a batch in which there are controls."""
+        for payload in payloads:
+            if isinstance(payload, bytes):
+                self._obey(payload)
+            else:
+                self.deliver((payload,))
+        room = _TURN if self._inbox.closed else self._inbox.free
+        self._held = not room
+        return room
+
+    def _obey(self, payload: bytes) -> None:
+        """Do what a control says, as long as there is somebody to read what comes in."""
+        if self._discarding:
+            return
+        try:
+            match read_control(payload, "client" if self._side == "server" else "server"):
+                case End() if self._peer_done:
+                    self.fail(CloseCode.PROTOCOL_ERROR, "'end' must be the last, and came twice")
+                case End():
+                    self._peer_done = True
+                    self._close_inbox()
+                case Failure() as failure:
+                    self._error = failure.error()
+                case Drain():
+                    self.draining.set()
+                case None:
+                    pass
+        except BrokenControl as broken:
+            self.fail(CloseCode.PROTOCOL_ERROR, str(broken))
+
+    def _refuse_more(self) -> None:
+        """End a stream whose peer sends messages although it has said that it does not."""
+        if self._peer_done and not self._discarding and self._takes_messages():
+            self.fail(CloseCode.PROTOCOL_ERROR, "'end' must be the last, and a message came behind it")
+
     def _start_writer(self) -> None:
         if self._nursery is not None:
             self._nursery.start_soon(self._write)
@@ -387,7 +483,7 @@ class Connection(Port):
         if self._discarding:
             return trio.ClosedResourceError(f"{self._name} was closed on this side")
         if self._side == "client" and self.ended is not None:
-            error = error_from_close(self.ended.code, self.ended.reason)
+            error = self._error or error_from_close(self.ended.code, self.ended.reason)
             if error is not None:
                 return error
         return trio.EndOfChannel()
@@ -445,13 +541,18 @@ class Connection(Port):
         try:
             while True:
                 for payload in await transport.receive():
-                    if not self._takes_messages():
-                        return
                     if payload_size(payload) > limit:
                         self.fail(CloseCode.TOO_BIG, f"a message may have {limit} bytes")
                         return
+                    if self._controls and isinstance(payload, bytes):
+                        self._obey(payload)
+                        continue
+                    if not self._takes_messages():
+                        return
                     while not inbox.closed and not inbox.offer(payload):
                         await inbox.room()
+                    if inbox.closed:
+                        self._refuse_more()
         except Disconnected as gone:
             self.lost(gone)
         finally:

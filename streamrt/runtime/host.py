@@ -235,6 +235,11 @@ class Host:
         self.draining.set()
         begin = trio.current_time()
         streams = [connection for connection, nested in self._streams.items() if not nested]
+        for connection, nested in self._streams.items():
+            if nested:
+                connection.announce_drain(seconds)  # they end with those that have opened them
+        for count, connection in enumerate(streams, 1):
+            connection.announce_drain(seconds * count / len(streams))
         for count, connection in enumerate(streams, 1):
             with trio.move_on_at(begin + seconds * count / len(streams)):
                 while self._streams:

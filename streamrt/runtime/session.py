@@ -84,7 +84,7 @@ def _conclude(name: str, connection: Connection, error: Exception) -> None:
     told = public[0] if len(public) == len(errors) else APIError.internal()
     if isinstance(told, APIError.Internal):
         _logger.error("%s: the handler failed", name, exc_info=error)
-    connection.conclude(told.close_code, told.reason())
+    connection.conclude(told)
 
 
 def _is_for(error: APIError, connection: Connection) -> bool:

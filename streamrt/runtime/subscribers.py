@@ -13,7 +13,7 @@ from typing import Generic, Protocol, TypeVar, cast, final
 
 import trio
 
-from streamrt.errors import APIError, Ended
+from streamrt.errors import APIError
 from streamrt.wire.transport import Batch
 from streamrt.wire.waiting import Waiting
 
@@ -233,7 +233,7 @@ class Attachment(Subscriber):
 
     def _end(self, error: APIError) -> None:
         self._pending.clear()
-        self._connection.end(Ended("runtime", error.close_code, error.reason()))
+        self._connection.fail_with(error)
 
 
 @final

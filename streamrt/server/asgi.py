@@ -21,10 +21,11 @@ from streamrt.errors import APIError, CloseCode
 from streamrt.runtime.admission import Admitted, Incoming
 from streamrt.runtime.host import Host
 from streamrt.runtime.scopes import lone_error
-from streamrt.wire.dialect import Headers
+from streamrt.wire.dialect import STREAMRT_V1, Headers
 from streamrt.wire.transport import Disconnected, Frame, Payload, PullTransport, Transport
 
-from .hypercorn import Parts, adopt, claim_answer, hang_up, parts_of
+from .hypercorn import Parts, Upgrade, adopt, claim_answer, hang_up, parts_of
+from .refusal import is_in_band, refuse
 from .socket import SocketTransport
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -64,7 +65,8 @@ class ASGITransport(PullTransport):
         for frame in frames:
             if self._disconnected is not None:
                 raise self._disconnected
-            await self.call({"type": "websocket.send", "text": frame.text})
+            kind = "text" if isinstance(frame.message, str) else "bytes"
+            await self.call({"type": "websocket.send", kind: frame.message})
 
     async def close(self, code: int, reason: str) -> None:
         """Send a Close; see `Transport.close`."""
@@ -112,14 +114,20 @@ async def serve_websocket(host: Host, scope: Scope, receive: Receive, send: Send
             admission.cancel()
 
     async def accept(admitted: Admitted) -> Transport:
-        nonlocal adopted
         watching.cancel()
+        if isinstance(parts, str):
+            _tell_fallback(parts)
+        request = admitted.request
+        offers = [value for name, value in request.headers if name == "sec-websocket-extensions"]
+        return await upgrade(Upgrade(admitted.limits, request.dialect, offers))
+
+    async def upgrade(answer: Upgrade) -> Transport:
+        nonlocal adopted
         if isinstance(parts, Parts):
-            adopted = await adopt(parts, admitted, send, host)
+            adopted = await adopt(parts, answer, send, host)
             return adopted
-        _tell_fallback(parts)
         transport = ASGITransport(receive, send)
-        await transport.call({"type": "websocket.accept", "subprotocol": admitted.request.dialect})
+        await transport.call({"type": "websocket.accept", "subprotocol": answer.dialect})
         return transport
 
     await receive()  # websocket.connect
@@ -136,7 +144,11 @@ async def serve_websocket(host: Host, scope: Scope, receive: Receive, send: Send
                 await host.handle(incoming, accept)
                 watching.cancel()
     except APIError as error:
-        if isinstance(parts, Parts) and not claim_answer(parts):
+        if is_in_band(incoming):
+            limits = host.admission.app_limits
+            with suppress(Disconnected):
+                await refuse(await upgrade(Upgrade(limits, STREAMRT_V1)), error, limits.close_timeout)
+        elif isinstance(parts, Parts) and not claim_answer(parts):
             await hang_up(parts)
         else:
             with suppress(OSError):  # the client is gone

@@ -16,7 +16,7 @@ place of HTTP/1.1, and hypercorn's read task, which calls it, is ours until the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from functools import partial
 from typing import Any, cast, final
 
@@ -31,8 +31,8 @@ from hypercorn.protocol.ws_stream import Handshake, WSStream
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 
+from streamrt.api.limits import Limits
 from streamrt.errors import CloseCode
-from streamrt.runtime.admission import Admitted
 from streamrt.runtime.host import Host
 from streamrt.wire.transport import Disconnected
 
@@ -64,6 +64,22 @@ class Parts:
     http: H11Protocol
     server: TCPServer
     line: Callable[[], Line]
+
+
+@final
+@frozen
+class Upgrade:
+    """How a request is answered.
+
+    Args:
+        limits: Those of the stream.
+        dialect: The subprotocol.
+        extensions: Those that the client offers.
+    """
+
+    limits: Limits
+    dialect: str | None
+    extensions: Sequence[str] = ()
 
 
 def parts_of(send: object) -> Parts | str:
@@ -118,7 +134,7 @@ async def hang_up(parts: Parts) -> None:
 
 async def adopt(
     parts: Parts,
-    admitted: Admitted,
+    upgrade: Upgrade,
     send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
     host: Host,
 ) -> SocketTransport:
@@ -126,7 +142,7 @@ async def adopt(
 
     Args:
         parts: The connection.
-        admitted: The stream.
+        upgrade: What is answered.
         send: ASGI's.
         host: What runs the stream: it drains when hypercorn begins to shut down.
 
@@ -136,16 +152,15 @@ async def adopt(
     if not claim_answer(parts):
         await hang_up(parts)
         raise Disconnected(CloseCode.ABNORMAL)
-    limits = admitted.limits
-    offers = [value for name, value in admitted.request.headers if name == "sec-websocket-extensions"]
-    agreed = None if limits.compression is None else limits.compression.negotiate(offers)
+    limits = upgrade.limits
+    agreed = None if limits.compression is None else limits.compression.negotiate(upgrade.extensions)
     extension, deflate = (None, None) if agreed is None else agreed
     headers = [] if extension is None else [(b"sec-websocket-extensions", extension.encode())]
     line = parts.line()
     transport = SocketTransport(line, limits, deflate)
     try:
         parts.stream.handshake.extensions = None  # hypercorn would accept every offer of compression
-        dialect = admitted.request.dialect
+        dialect = upgrade.dialect
         parts.stream.handshake.subprotocols = None if dialect is None else [dialect]  # it knows the last line of offers
         adopter = Adopter(transport, line)
         parts.server.protocol = adopter  # type: ignore[assignment] # it has what is called of one

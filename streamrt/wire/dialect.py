@@ -1,8 +1,9 @@
 """What goes on the wire besides messages: the subprotocol, and headers for browsers that cannot set any.
 
-The dialect is ``encore-ws``: one JSON value per text frame and nothing else, so that every error
-travels in the Close frame, and any WebSocket client that speaks JSON is a client. Clients that offer no
-subprotocol get the same.
+There are two dialects, and the messages are the same bytes in both. ``encore-ws`` is one JSON value per text frame and
+nothing else, so that every error travels in the Close frame, and any WebSocket client that speaks JSON is a client;
+clients that offer no subprotocol get the same. ``streamrt.v1`` has controls besides (`control`), and wins where
+both are offered.
 
 A browser's ``WebSocket`` cannot set headers, so such a client offers one more subprotocol, the *header
 tunnel*: ``encore.dev.headers.`` and the headers as a JSON object in unpadded base64url. It is taken out of
@@ -21,7 +22,11 @@ from typing import TypeAlias, cast
 from streamrt.errors import APIError
 
 ENCORE_WS = "encore-ws"
+STREAMRT_V1 = "streamrt.v1"
 TUNNEL = "encore.dev.headers."
+
+REFUSALS = "streamrt-refusals"
+"""The header by which a client of ``streamrt.v1`` asks for refusals in HTTP: ``http``."""
 
 Headers: TypeAlias = Sequence[tuple[str, str]]
 """Header lines in the order they came, names in lower case."""
@@ -44,7 +49,8 @@ def is_header(name: str, value: str) -> bool:
 
 def select_subprotocol(offered: Iterable[str]) -> str | None:
     """Return the subprotocol to answer with, or None when none of ours was offered."""
-    return ENCORE_WS if ENCORE_WS in offered else None
+    offered = set(offered)
+    return next((dialect for dialect in (STREAMRT_V1, ENCORE_WS) if dialect in offered), None)
 
 
 def tunnelled_headers(offered: Iterable[str]) -> list[tuple[str, str]]:

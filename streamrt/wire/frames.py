@@ -319,6 +319,11 @@ def data_frame(payload: bytes) -> bytes:
     return _frame(TEXT_FRAME, payload)
 
 
+def binary_frame(payload: bytes) -> bytes:
+    """Return a control of the dialect as it goes out: one final binary frame, not masked."""
+    return _frame(FINAL | BINARY, payload)
+
+
 def compressed_frame(payload: bytes, deflate: PerMessageDeflate) -> bytes:
     """Return a message as one compressed text frame, for the one connection whose extension this is.
 

@@ -24,7 +24,7 @@ import trio
 from streamrt.errors import CloseCode
 
 from .backlog import Backlog
-from .frames import data_frame
+from .frames import binary_frame, data_frame
 
 Payload: TypeAlias = str | bytes
 """One incoming message, as it came: text or binary."""
@@ -44,34 +44,42 @@ class Frame:
     The same object goes to every stream that gets the message.
     """
 
-    __slots__ = ("_text", "_wire", "payload")
+    __slots__ = ("_message", "_wire", "payload")
 
     def __init__(self, payload: bytes) -> None:
         self.payload: bytes = payload
-        self._text: str | None = None
+        self._message: Payload | None = None
         self._wire: bytes | None = None
 
     @classmethod
     def ready(cls, wire: bytes) -> Frame:
-        """Create one from its bytes on the wire: a control frame, or several messages at once."""
+        """Create one from its bytes on the wire: a Ping or Pong, or several messages at once."""
         frame = cls(wire)
         frame._wire = wire
+        return frame
+
+    @classmethod
+    def control(cls, payload: bytes) -> Frame:
+        """Create a control of the dialect, which goes out as binary and is never compressed."""
+        frame = cls(payload)
+        frame._message = payload
+        frame._wire = binary_frame(payload)
         return frame
 
     @property
     def is_ready(self) -> bool:
         """Whether it is not one message, but what goes over the wire as it is."""
-        return self._wire is self.payload
+        return self._wire is self.payload or self._message is self.payload
 
     def __len__(self) -> int:
         return len(self.payload)
 
     @property
-    def text(self) -> str:
-        """The message for carriers that take text as `str`."""
-        if self._text is None:
-            self._text = self.payload.decode()
-        return self._text
+    def message(self) -> Payload:
+        """The message for carriers that are no sockets: text as `str`, and a control as `bytes`."""
+        if self._message is None:
+            self._message = self.payload.decode()
+        return self._message
 
     @property
     def wire(self) -> bytes:
@@ -289,12 +297,12 @@ class MemoryTransport(PullTransport):
 
     def send_nowait(self, frame: Frame) -> bool:
         """Send one message if it fits; see `Transport.send_nowait`."""
-        return self._offer(frame.text)
+        return self._offer(frame.message)
 
     async def send(self, frames: Sequence[Frame]) -> None:
         """Send messages, waiting for room; see `Transport.send`."""
         for frame in frames:
-            await self.send_payload(frame.text)
+            await self.send_payload(frame.message)
 
     async def send_payload(self, payload: Payload) -> None:
         """Send one message as text or as binary."""

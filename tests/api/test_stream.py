@@ -37,6 +37,7 @@ class FakePort(Port):
         self.ended: Ended | None = None
         self.draining = trio.Event()
         self.sent: list[bytes] = []
+        self.half_closed = False
         self._incoming = deque(incoming)
 
     @property
@@ -50,6 +51,13 @@ class FakePort(Port):
 
     async def send(self, frame: Frame) -> None:
         self.sent.append(frame.payload)
+
+    @property
+    def half_closes(self) -> bool:
+        return True
+
+    async def send_eof(self) -> None:
+        self.half_closed = True
 
     async def aclose(self) -> None:
         self.ended = Ended("handler", 1000)
@@ -83,8 +91,18 @@ async def test_of_a_value_that_does_not_fit_nothing_is_sent() -> None:
 
 
 async def test_a_response_is_the_one_message_that_comes_back() -> None:
-    stream = StreamOutWithResponse(FakePort(['{"text": "done"}']), codec(Say), codec(Say))
+    port = FakePort(['{"text": "done"}'])
+    stream = StreamOutWithResponse(port, codec(Say), codec(Say))
+    assert not port.half_closed
     assert await stream.response() == Say("done")
+    assert port.half_closed
+
+
+async def test_a_stream_that_goes_out_says_that_no_more_comes() -> None:
+    for cls in (StreamInOut, StreamOutWithResponse):
+        port = FakePort()
+        await cls(port, codec(Say), codec(Say)).send_eof()
+        assert port.half_closed
 
 
 async def test_a_response_that_does_not_come_is_data_loss() -> None:

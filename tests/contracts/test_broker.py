@@ -23,7 +23,7 @@ BRIEF = History(seconds=2)
 
 
 def texts(publications: Iterable[Publication]) -> list[str]:
-    return [publication.frame.text for publication in publications]
+    return [publication.frame.message for publication in publications]
 
 
 @attrs.define(eq=False)
@@ -173,7 +173,7 @@ async def test_what_is_delivered_and_what_is_replayed_have_one_order_and_the_sam
     await process.heard(ROOM, 60)
     replay = await process.broker.replay(ROOM, History.OLDEST, HISTORY)
     placed = [
-        [(publication.position, publication.frame.text) for publication in publications]
+        [(publication.position, publication.frame.message) for publication in publications]
         for publications in (process.delivered[ROOM], replay.publications)
     ]
     assert placed[0] == placed[1]

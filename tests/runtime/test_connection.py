@@ -54,11 +54,11 @@ class Recorder(PullTransport):
         if self.takes_nowait == 0:
             return False
         self.takes_nowait -= 1
-        self.calls.append(("send_nowait", frame.text))
+        self.calls.append(("send_nowait", frame.message))
         return True
 
     async def send(self, frames: Sequence[Frame]) -> None:
-        self.calls.append(("send", [frame.text for frame in frames]))
+        self.calls.append(("send", [frame.message for frame in frames]))
         await self.going_on.wait()
 
     async def close(self, code: int, reason: str) -> None:

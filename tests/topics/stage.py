@@ -48,7 +48,7 @@ class Ear(Transport):
         if self.room <= 0:
             return False
         self.room -= 1
-        self.heard.append(int(frame.text))
+        self.heard.append(int(frame.message))
         return True
 
     async def send(self, frames: Sequence[Frame]) -> None:

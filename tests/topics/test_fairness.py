@@ -21,7 +21,7 @@ class SlowReader(Ear):
             await trio.sleep(0.01)
             assert self.receiver is not None
             self.receiver.moved()
-            self.heard.append(int(frame.text))
+            self.heard.append(int(frame.message))
 
 
 async def test_a_slow_reader_of_a_topic_that_never_rests_is_sent_other_things_too(autojump_clock: MockClock) -> None:
