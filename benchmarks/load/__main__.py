@@ -42,6 +42,7 @@ def main(
     runs: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     seconds: Annotated[float | None, Parameter(validator=Number(gt=0, lte=5))] = None,
     out: Path = LOCAL,
+    add: bool = False,
     check: bool = False,
     compare_files: Annotated[tuple[Path, Path] | None, Parameter("--compare")] = None,
     report_of: Annotated[Path | None, Parameter("--report")] = None,
@@ -57,6 +58,7 @@ def main(
         seconds: How long one run is measured; at most 5, because after 20 servers send pings.
             Default: 1, or 0.4 if quick.
         out: The directory for the figures, the report and its pictures.
+        add: Keep the scenarios that `out` has already and that are not measured again.
         check: Exit with 1 when a goal is missed.
         compare_files: Measure nothing: say what got slower between two files of figures.
         report_of: Measure nothing: write the report of a file of figures.
@@ -93,6 +95,8 @@ def main(
         console.print("one core only: the servers share it with the load generator, so that no figure is any good")
     measured = _measure(console, chosen, wanted - {*missing}, runs or (1 if quick else 3), seconds)
     results = Results.of(f"python -m benchmarks.load {shlex.join(sys.argv[1:])}".rstrip(), measured)
+    if add:
+        results = results.beside(_load(out / "results.json"))
     _write(console, results, out)
     missed = any("missed" in result.verdicts().values() for result in measured)
     return int(any(OURS in result.failures for result in measured) or (check and missed))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, final
 
 import cattrs
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from .meter import Measurement
 from .peers import NODE, OURS
@@ -200,6 +200,18 @@ class Results:
     def save(self, path: Path) -> None:
         """Write them to a file."""
         path.write_text(json.dumps(_converter.unstructure(self), indent=1) + "\n", encoding="utf-8")
+
+    def beside(self, earlier: Results) -> Results:
+        """Return these results, and earlier ones of scenarios that these have not.
+
+        Raises:
+            ValueError: Those are of another machine, or other versions.
+        """
+        if (earlier.machine, earlier.versions) != (self.machine, self.versions):
+            raise ValueError("results of another machine, or of other versions, cannot stand beside these")
+        by_name = {result.name: result for result in (*earlier.results, *self.results)}
+        results = [by_name[name] for name in SCENARIOS if name in by_name]
+        return evolve(self, command=f"{earlier.command}; {self.command}", results=results)
 
     def of_scenario(self, name: str) -> Result | None:
         """Return the result of a scenario; None when it was not measured."""

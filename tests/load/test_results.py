@@ -156,6 +156,15 @@ def test_results_come_back_from_their_file(tmp_path: Path) -> None:
     assert back.versions["python"]
 
 
+def test_results_stand_beside_earlier_ones_of_the_same_machine() -> None:
+    earlier = results(result("chat", streamrt=measured(1)), result(streamrt=measured(1)))
+    both = results(result(streamrt=measured(2))).beside(earlier)
+    assert [(one.name, one.figure(OURS)) for one in both.results] == [("echo-50", 2), ("chat", 1)]
+    assert both.command == "python -m benchmarks.load; python -m benchmarks.load"
+    with pytest.raises(ValueError, match="another machine"):
+        both.beside(attrs.evolve(earlier, versions={}))
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"made": 1}'])
 def test_a_file_without_results_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text(text)
