@@ -448,7 +448,7 @@ class Connection(Port):
                     self._error = failure.error()
                 case Drain():
                     self.draining.set()
-                case None:
+                case _:
                     pass
         except BrokenControl as broken:
             self.fail(CloseCode.PROTOCOL_ERROR, str(broken))

@@ -15,6 +15,8 @@ from streamrt import (
     App,
     Client,
     Ended,
+    Limits,
+    Request,
     Service,
     StreamIn,
     StreamInOut,
@@ -24,6 +26,7 @@ from streamrt import (
     testing,
 )
 from streamrt.client.connector import Connector, Target
+from streamrt.runtime.connection import Connection
 from streamrt.wire.transport import Transport, memory_transports
 from tests.conftest import Carrier
 
@@ -369,6 +372,19 @@ async def test_who_is_too_far_behind_a_topic_is_told_so(autojump_clock) -> None:
             heard.append(await peer.receive())
         assert json.loads(heard[-1])["message"] == "too far behind topic test.topic"
         assert await peer.closed() == Ended("peer", 4429, "resource_exhausted: too far behind topic test.topic")
+
+
+async def test_only_the_first_of_two_errors_is_told(autojump_clock) -> None:
+    ours, theirs = memory_transports()
+    request = Request(path="/", endpoint="test.test", connection_id=0, dialect="streamrt.v1", transport="memory")
+    connection = Connection(ours, request, Limits(), draining=trio.Event(), side="server", takes_input=True)
+    async with connection.open():
+        connection.fail_with(APIError.aborted("first"))
+        connection.fail_with(APIError.aborted("second"))
+        await theirs.close(1000, "")
+    peer = testing.Peer(theirs)
+    assert await peer.receive() == b'{"type":"error","code":"aborted","message":"first"}'
+    assert await peer.closed() == Ended("peer", 4409, "aborted: first")
 
 
 async def test_what_a_client_says_of_errors_and_drains_and_positions_is_nothing(carrier: Carrier) -> None:
