@@ -378,13 +378,14 @@ async def test_only_the_first_of_two_errors_is_told(autojump_clock) -> None:
     ours, theirs = memory_transports()
     request = Request(path="/", endpoint="test.test", connection_id=0, dialect="streamrt.v1", transport="memory")
     connection = Connection(ours, request, Limits(), draining=trio.Event(), side="server", takes_input=True)
-    async with connection.open():
-        connection.fail_with(APIError.aborted("first"))
-        connection.fail_with(APIError.aborted("second"))
-        await theirs.close(1000, "")
     peer = testing.Peer(theirs)
-    assert await peer.receive() == b'{"type":"error","code":"aborted","message":"first"}'
-    assert await peer.closed() == Ended("peer", 4409, "aborted: first")
+    async with trio.open_nursery() as nursery:
+        async with connection.open():
+            connection.fail_with(APIError.aborted("first"))
+            connection.fail_with(APIError.aborted("second"))
+            assert await peer.receive() == b'{"type":"error","code":"aborted","message":"first"}'
+            nursery.start_soon(peer.closed)
+    assert peer.ended == Ended("peer", 4409, "aborted: first")
 
 
 async def test_what_a_client_says_of_errors_and_drains_and_positions_is_nothing(carrier: Carrier) -> None:
