@@ -16,6 +16,8 @@ from streamrt.wire.control import (
     Drain,
     End,
     Failure,
+    Gap,
+    Position,
     drain_frame,
     error_frame,
     read_control,
@@ -144,4 +146,4 @@ def test_a_field_that_is_wrong_is_named(fields, named: str) -> None:
 def test_nothing_else_is_raised_whatever_comes(payload: bytes) -> None:
     with suppress(BrokenControl):
         control = read_control(payload, "server")
-        assert control is None or isinstance(control, (End, Failure, Drain))
+        assert control is None or isinstance(control, (End, Failure, Drain, Position, Gap))
