@@ -514,6 +514,8 @@ class Connection(Port):
             match read_control(payload, "client" if self._side == "server" else "server"):
                 case Position(messages=0) | Gap() as notice:
                     return notice
+                case Position() if self._peer_done:
+                    self._refuse_more()
                 case Position() as position:
                     assert whereabouts is not None  # no client announces messages
                     whereabouts.due = position

@@ -3,15 +3,17 @@
 import json
 import math
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import attrs
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
+from websockets.frames import Opcode
 
-from streamrt import APIError, App, Client, History, Limits, Service, StreamInOut, StreamOut, Topic, testing
+from streamrt import APIError, App, Client, Deflate, History, Limits, Service, StreamInOut, StreamOut, Topic, testing
 from streamrt.api.stream import TopicPosition
 from streamrt.client.connector import Connector, Target
 from streamrt.client.memory import MemoryConnector
@@ -26,7 +28,8 @@ from streamrt.wire.transport import (
     Transport,
     memory_transports,
 )
-from tests.conftest import Carrier, socket
+from tests.conftest import Carrier, served, socket
+from tests.peers import connect_socket
 
 V1 = ("streamrt.v1",)
 ENCORE = ("encore-ws",)
@@ -132,6 +135,51 @@ async def test_over_a_socket_a_burst_has_one_position() -> None:
         control, *rest = await hear(peer, 2)
         assert (control["messages"], offset(control), rest) == (3, 3, [0, 1, 2])
         assert "recovered" not in control
+
+
+async def test_all_who_are_told_get_the_same_bytes_and_the_others_the_same_without_controls() -> None:
+    numbers = topic()
+    app, _ = listening(numbers)
+    async with served(app) as url:
+        async with AsyncExitStack() as stack:
+            peers = []
+            for subprotocols in (V1, V1, ENCORE):
+                peer = await stack.enter_async_context(connect_socket(url + "/listen", subprotocols=list(subprotocols)))
+                while await peer.receive() != "-1":
+                    pass
+                peers.append(peer)
+            for number in range(3):
+                await numbers.publish(number)
+            heard = [bytes(await peer.stream.receive_some()) for peer in peers]
+    assert heard[0] == heard[1]
+    control, rest = heard[0][: 2 + heard[0][1]], heard[0][2 + heard[0][1] :]
+    assert (control[0], json.loads(control[2:])["messages"]) == (0x82, 3)
+    assert rest == heard[2] == b"\x81\x010\x81\x011\x81\x012"
+
+
+async def test_on_a_compressed_stream_only_messages_are_compressed() -> None:
+    texts = Topic("numbers", str, history=History())
+    service = Service("test")
+
+    @service.stream_out("/listen", expose=True, compression=Deflate(threshold=0))
+    async def listen(stream: StreamOut[str]) -> None:
+        async with texts.attach(stream):
+            await stream.send("ready")
+            await trio.sleep_forever()
+
+    compressing = [ClientPerMessageDeflateFactory()]
+    async with served(App(service)) as url:
+        async with connect_socket(url + "/listen", subprotocols=list(V1), extensions=compressing) as peer:
+            while await peer.receive() != '"ready"':
+                pass
+            for letter in "ab":
+                await texts.publish(letter * 1000)
+            frames: list[Any] = []
+            while len(frames) < 3:
+                frames += await peer.hear()
+    assert [frame.opcode for frame in frames] == [Opcode.BINARY, Opcode.TEXT, Opcode.TEXT]
+    assert json.loads(frames[0].data)["messages"] == 2
+    assert [bytes(frame.data) for frame in frames[1:]] == [b'"%s"' % (letter * 1000) for letter in (b"a", b"b")]
 
 
 async def test_who_speaks_encore_ws_is_told_nothing_and_hears_the_same(carrier: Carrier) -> None:
@@ -604,6 +652,18 @@ async def test_what_is_thrown_away_unread_counts_for_nothing(autojump_clock) -> 
     assert stream.positions == ()
 
 
+async def test_messages_that_wait_for_room_when_the_client_closes_count_for_nothing(autojump_clock) -> None:
+    async with scripted(Limits(receive_messages=2)) as (stream, peer):
+        for payload in (says("a.5", 5), *"12345"):
+            await peer.send(payload)
+        assert await stream.receive() == 1
+        await wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.aclose)
+            assert (await peer.closed()).code == 1000
+    assert stream.positions == ()
+
+
 async def test_positions_of_a_slow_client_keep_to_the_bounds_of_its_receive_channel(autojump_clock) -> None:
     async with scripted(Limits(receive_messages=4)) as (stream, peer):
         told_all = trio.Event()
@@ -640,6 +700,7 @@ async def test_positions_of_a_slow_client_keep_to_the_bounds_of_its_receive_chan
         ([b'{"type":"gap","topic":"t","key":"k"}'], "missing required field `missed`"),
         ([says("a.2", 2), "1", misses(1)], "must follow it at once, and a control came"),
         ([says("a.2", 2), "1", b'{"type":"end"}'], "must follow it at once, and a control came"),
+        ([b'{"type":"end"}', says("a.1", 1)], "'end' must be the last, and a message came behind it"),
         ([says("a.9", 9), "1" * 30_000, "1" * 40_000, "1"], "must have 64 KiB together, and more came"),
     ],
 )
