@@ -291,7 +291,7 @@ class Connection(Port):
 
     def offered_position(self, channel: Channel) -> str | None:
         """Return where the client says that it was in a channel, once; None when it says nothing that is a position."""
-        if self._side == "client":
+        if not self.is_told:
             return None
         if self._offered is None:
             self._offered = offered_positions(self.request.header(RESUME))
@@ -303,14 +303,14 @@ class Connection(Port):
         if not self._send_nowait(control):
             self.outbox.put(control)
 
-    async def send_behind(self, control: Frame, frame: Frame) -> None:
-        """Send one message right behind a control; see `Port.send`."""
+    async def send_together(self, *frames: Frame) -> None:
+        """Send frames with nothing between them; see `Port.send`."""
 
         def enter() -> bool:
-            fits = self.outbox.has_room_for(len(frame))
+            fits = self.outbox.has_room_for(sum(map(len, frames)))
             if fits:
-                self.outbox.put(control)
-                self.outbox.put(frame)
+                for frame in frames:
+                    self.outbox.put(frame)
             return fits
 
         await self._checkpoint()

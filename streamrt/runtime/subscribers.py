@@ -215,7 +215,8 @@ class Attachment(Subscriber):
         if self._held:
             left = len(publications)
         elif self._tracked:
-            left = 0 if self._connection.push_whole(self._announced(publications, batch)) else len(publications)
+            announced = self._teller.announced(publications, batch, self.handed)
+            left = 0 if self._connection.push_whole(announced) else len(publications)
         else:
             left = self._connection.push(batch)
         if left == 0:
@@ -270,7 +271,7 @@ class Attachment(Subscriber):
             if self._is_own(publication):
                 continue
             if self._tracked:
-                await self._connection.send_behind(self._teller.alone(publication), publication.frame)
+                await self._connection.send_together(*self._teller.alone(publication), publication.frame)
                 behind = publication.position
             else:
                 await self._connection.send(publication.frame)
@@ -285,10 +286,6 @@ class Attachment(Subscriber):
         self._pending.outlet = self._connection.outbox
         if self._pending.slots:
             self._connection.outbox.add(self._pending.slots)
-
-    def _announced(self, publications: Sequence[Publication], batch: Batch) -> Batch:
-        assert self.handed is not None
-        return self._teller.announced(publications, batch, self.handed)
 
     def _say(self, controls: Sequence[Frame]) -> None:
         for control in controls:

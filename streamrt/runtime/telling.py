@@ -1,11 +1,12 @@
 """What a topic tells a client that speaks ``streamrt.v1``, besides its messages: where it is, and what it has missed.
 
 A position goes out in front of the messages that it is behind, and in one piece with them: so a client whose connection
-ends among them knows which it has to throw away. Three rules:
+ends among them knows which it has to throw away. Four rules:
 
 - messages that go straight out together are announced together, in one frame, which is made once for all;
 - a message that waits in a slot is announced alone, when it leaves: what is dropped before is never announced;
-- where slots do not go out in the order of their positions (``"latest"``) nothing is said before the last has gone.
+- where slots do not go out in the order of their positions (``"latest"``) nothing is said before the last has gone;
+- a message that has no position, because a broker cannot reach its history, goes out without.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Teller:
         """Return what says where the stream is, once it has so many messages."""
         return position_frame(Told(*self.channel, str(position), messages, recovered))
 
-    def announced(self, publications: Sequence[Publication], batch: Batch, behind: Position) -> Batch:
+    def announced(self, publications: Sequence[Publication], batch: Batch, behind: Position | None) -> Batch:
         """Return a batch with its positions.
 
         Args:
@@ -63,18 +64,20 @@ class Teller:
                 last = publication is publications[-1]
                 if last or len(part) == MAX_ANNOUNCED or size >= MAX_ANNOUNCED_BYTES:
                     position = behind if last else publication.position
-                    assert position is not None
-                    frames += [self.position(position, len(part)), *part]
+                    if position is not None:
+                        frames.append(self.position(position, len(part)))
+                    frames += part
                     part, size = [], 0
             batch.announced = Batch(frames)
         return batch.announced
 
-    def alone(self, publication: Publication) -> Frame:
-        """Return the position of one message."""
+    def alone(self, publication: Publication) -> Sequence[Frame]:
+        """Return the position of one message, if it has any."""
+        if publication.position is None:
+            return ()
         if publication.announcement is None:
-            assert publication.position is not None
             publication.announcement = self.position(publication.position, 1)
-        return publication.announcement
+        return (publication.announcement,)
 
     def ahead(self, publication: Publication, missed: int) -> list[Frame]:
         """Return what is said right before a message that has waited, and before which so many were left out."""
@@ -82,7 +85,7 @@ class Teller:
         if missed:
             frames.append(self.gap(missed))
         if self.positions and self.in_order:
-            frames.append(self.alone(publication))
+            frames += self.alone(publication)
         return frames
 
     def behind(self, missed: int, position: Position | None) -> list[Frame]:

@@ -199,6 +199,41 @@ async def test_a_topic_without_a_history_has_no_positions(carrier: Carrier) -> N
         assert await peer.receive() == "1"
 
 
+@pytest.mark.parametrize("waiting", [False, True], ids=["straight", "waiting"])
+async def test_a_message_that_is_in_no_history_comes_without_a_position(waiting: bool, autojump_clock) -> None:
+    numbers = topic()
+    async with testing.connect(listening(numbers)[0], "/listen", subprotocols=V1) as peer:
+        await hear(peer, -1)
+        if waiting:
+            peer.stall()
+            await numbers.publish(0)
+            await wait_all_tasks_blocked()
+        else:
+            await numbers.publish(0)
+            await hear(peer, 0)
+        broker = current_exchange().broker
+        for number in (1, 2):  # as a broker delivers within its process, when it can do no more
+            assert broker.deliver is not None
+            broker.deliver(Channel("numbers", ""), Publication(Frame(b"%d" % number)))
+        await wait_all_tasks_blocked()
+        await numbers.publish(3)
+        await wait_all_tasks_blocked()
+        if waiting:
+            peer.resume()
+            await hear(peer, 0)
+        [one, two, control, three] = await hear(peer, 3)
+    assert (one, two, three, control["messages"], offset(control)) == (1, 2, 3, 1, 2)
+
+
+async def test_a_client_of_encore_ws_is_not_resumed_by_itself(autojump_clock) -> None:
+    numbers = topic()
+    await numbers.publish(1)
+    async with numbers.subscribe(since=History.OLDEST) as place:
+        headers = resume({"position": place.position})
+    async with testing.connect(listening(numbers)[0], "/listen", subprotocols=ENCORE, headers=headers) as peer:
+        assert await peer.receive() == "-1"
+
+
 async def test_what_is_announced_together_is_bounded(autojump_clock) -> None:
     texts = Topic("numbers", str, history=History(messages=10_000), backlog=16_384)
     heard: list[Any] = []
