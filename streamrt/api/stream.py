@@ -11,10 +11,12 @@ a `StreamOut`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Generic, TypeVar, cast, final
 
 import trio
+from attrs import frozen
 
 from streamrt.errors import APIError, Ended
 from streamrt.wire.codec import Codec
@@ -27,6 +29,26 @@ Out_contra = TypeVar("Out_contra", contravariant=True)
 Response_co = TypeVar("Response_co", covariant=True)
 
 
+@final
+@frozen
+class TopicPosition:
+    """Where a client's stream is in a topic that its endpoint hears, as the server has told.
+
+    Args:
+        topic: The name of the topic.
+        key: The key under which it is heard.
+        position: Behind the last message of it that was received; None when the topic keeps no history.
+        recovered: Whether everything has come since the position that was offered with ``resume``.
+        missed: How many messages were left out because this end reads too slowly, since the stream was opened.
+    """
+
+    topic: str
+    key: str
+    position: str | None = None
+    recovered: bool = False
+    missed: int = 0
+
+
 class Port(ABC):
     """What a stream stands on: one end of an open connection, without its types."""
 
@@ -35,6 +57,11 @@ class Port(ABC):
     request: Request
     ended: Ended | None
     draining: trio.Event
+
+    @property
+    @abstractmethod
+    def positions(self) -> Mapping[tuple[str, str], TopicPosition]:
+        """Where a client is in topics, by topic and key; see `Stream.positions`."""
 
     @property
     @abstractmethod
@@ -93,6 +120,15 @@ class Stream(trio.abc.AsyncResource):
         A client's is set when the server says so, which takes the dialect ``streamrt.v1``.
         """
         return self._port.draining
+
+    @property
+    def positions(self) -> tuple[TopicPosition, ...]:
+        """Where a client's stream is in the topics that it hears, also when it has ended.
+
+        Give it to `Client.open` as `resume`, to go on from there with a new stream. Empty for a handler, and where the
+        dialect ``streamrt.v1`` is not spoken.
+        """
+        return tuple(self._port.positions.values())
 
     @property
     def round_trip_time(self) -> float | None:

@@ -13,16 +13,18 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar, final, overload
 from urllib.parse import urlencode
 
+import attrs
 import trio
 
 from streamrt.api import context
 from streamrt.api.endpoint import Endpoint, StreamInEndpoint, StreamInOutEndpoint, StreamOutEndpoint
 from streamrt.api.limits import Limits
 from streamrt.api.request import Request, next_connection_id
-from streamrt.api.stream import Stream, StreamIn, StreamInOut, StreamOutWithResponse
+from streamrt.api.stream import Stream, StreamIn, StreamInOut, StreamOutWithResponse, TopicPosition
 from streamrt.runtime.connection import Connection
 from streamrt.runtime.host import current_host
 from streamrt.wire.codec import codec
+from streamrt.wire.dialect import RESUME, render_positions
 
 from .connector import Connector, Target, header_lines
 from .memory import MemoryConnector
@@ -104,16 +106,24 @@ class Client:
         self, endpoint: StreamInEndpoint[H, M, R], handshake: H
     ) -> AbstractAsyncContextManager[StreamOutWithResponse[M, R]]: ...
     @overload
-    def open(self, endpoint: StreamOutEndpoint[None, M]) -> AbstractAsyncContextManager[StreamIn[M]]: ...
-    @overload
-    def open(self, endpoint: StreamOutEndpoint[H, M], handshake: H) -> AbstractAsyncContextManager[StreamIn[M]]: ...
-    @overload
-    def open(self, endpoint: StreamInOutEndpoint[None, I, O]) -> AbstractAsyncContextManager[StreamInOut[O, I]]: ...
+    def open(
+        self, endpoint: StreamOutEndpoint[None, M], *, resume: Iterable[TopicPosition] = ()
+    ) -> AbstractAsyncContextManager[StreamIn[M]]: ...
     @overload
     def open(
-        self, endpoint: StreamInOutEndpoint[H, I, O], handshake: H
+        self, endpoint: StreamOutEndpoint[H, M], handshake: H, *, resume: Iterable[TopicPosition] = ()
+    ) -> AbstractAsyncContextManager[StreamIn[M]]: ...
+    @overload
+    def open(
+        self, endpoint: StreamInOutEndpoint[None, I, O], *, resume: Iterable[TopicPosition] = ()
     ) -> AbstractAsyncContextManager[StreamInOut[O, I]]: ...
-    def open(self, endpoint: Endpoint, handshake: Any = None) -> AbstractAsyncContextManager[Any]:
+    @overload
+    def open(
+        self, endpoint: StreamInOutEndpoint[H, I, O], handshake: H, *, resume: Iterable[TopicPosition] = ()
+    ) -> AbstractAsyncContextManager[StreamInOut[O, I]]: ...
+    def open(
+        self, endpoint: Endpoint, handshake: Any = None, *, resume: Iterable[TopicPosition] = ()
+    ) -> AbstractAsyncContextManager[Any]:
         """Open a stream to an endpoint, for as long as the block lasts.
 
         Leaving the block closes the stream with 1000, after everything sent has gone out; leaving it by
@@ -122,6 +132,8 @@ class Client:
         Args:
             endpoint: The decorated handler.
             handshake: Its handshake, for an endpoint that has one.
+            resume: Where a stream before this one was in the topics that it heard, `Stream.positions`: this one goes on
+                from there, where their histories still have what comes after.
 
         Returns:
             The mirror of the handler's stream: `StreamOutWithResponse` for a stream_in endpoint, `StreamIn`
@@ -132,11 +144,13 @@ class Client:
             TypeError: The handshake is not one of this endpoint.
             ValueError: A value of the handshake cannot be sent.
         """
-        return self._open(endpoint, handshake)
+        return self._open(endpoint, handshake, resume)
 
     @asynccontextmanager
-    async def _open(self, endpoint: Endpoint, handshake: Any) -> AsyncGenerator[Stream]:
-        target = self._target(endpoint, handshake)
+    async def _open(
+        self, endpoint: Endpoint, handshake: Any, resume: Iterable[TopicPosition]
+    ) -> AsyncGenerator[Stream]:
+        target = _resuming(self._target(endpoint, handshake), resume)
         async with self._connection(target, endpoint.qualified_name, endpoint.outgoing is not None) as connection:
             yield _mirror(endpoint, connection)
 
@@ -207,6 +221,13 @@ def get_client() -> Client:
     if host is None:
         raise LookupError("there is no running app here: get_client() is for handlers; elsewhere use app.client()")
     return Client.over(MemoryConnector(host, private=True, nested=True, auth_data=context.auth_data.get()))
+
+
+def _resuming(target: Target, resume: Iterable[TopicPosition]) -> Target:
+    known = [(at.topic, at.key, at.position) for at in resume if at.position is not None]
+    if not known:
+        return target
+    return attrs.evolve(target, headers=[*target.headers, (RESUME, render_positions(known))])
 
 
 def _mirror(endpoint: Endpoint, connection: Connection) -> Stream:

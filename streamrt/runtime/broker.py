@@ -91,7 +91,7 @@ class Publication:
         name: Under which a later message takes its place, for those who want the latest only.
     """
 
-    __slots__ = ("exclude", "frame", "message", "name", "origin", "position")
+    __slots__ = ("announcement", "exclude", "frame", "message", "name", "origin", "position")
 
     def __init__(
         self, frame: Frame, *, origin: int | None = None, exclude: int | None = None, name: Hashable = None
@@ -104,6 +104,8 @@ class Publication:
         """Set by the broker, where a history is kept."""
         self.message: object = None
         """Decoded, by the first subscriber that wants it so."""
+        self.announcement: Frame | None = None
+        """Its position, for those who are told, once one of them has to be told of this message alone."""
 
     def is_after(self, position: Position) -> bool:
         """Whether it was published after a position, or in another history."""

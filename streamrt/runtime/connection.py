@@ -20,24 +20,39 @@ come in, so that nobody else knows of them; what goes out stands in the send cha
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Literal, Protocol, final
+from typing import Any, Literal, Protocol, final
 
 import trio
 
 from streamrt.api.limits import Limits
 from streamrt.api.request import Request
-from streamrt.api.stream import Port
+from streamrt.api.stream import Port, TopicPosition
 from streamrt.errors import APIError, CloseCode, Ended, ResourceExhausted, error_from_close
 from streamrt.wire.backlog import Backlog
-from streamrt.wire.control import END, BrokenControl, Drain, End, Failure, drain_frame, error_frame, read_control
-from streamrt.wire.dialect import STREAMRT_V1
+from streamrt.wire.control import (
+    END,
+    BrokenControl,
+    Drain,
+    End,
+    Failure,
+    Gap,
+    Notice,
+    Position,
+    drain_frame,
+    error_frame,
+    read_control,
+)
+from streamrt.wire.dialect import RESUME, STREAMRT_V1, offered_positions
 from streamrt.wire.transport import Batch, Disconnected, Frame, Payload, PullTransport, Transport, payload_size
 from streamrt.wire.waiting import Waiting
 
+from .broker import Channel
+from .broker import Position as Place
 from .outbox import Outbox
 from .scopes import lone_error
+from .whereabouts import Whereabouts
 
 _TURN = 64
 """Messages that one task may move before others get a turn: well under a millisecond of work."""
@@ -92,7 +107,9 @@ class Connection(Port):
         "_half_closed",
         "_held",
         "_inbox",
+        "_notices",
         "_nursery",
+        "_offered",
         "_owes_response",
         "_patient",
         "_peer_done",
@@ -102,6 +119,7 @@ class Connection(Port):
         "_turn",
         "_verdict",
         "_waiting_room",
+        "_whereabouts",
         "_writing",
         "draining",
         "ended",
@@ -134,7 +152,12 @@ class Connection(Port):
         self._takes_input = takes_input
         self._owes_response = owes_response
         self._grace = grace
-        self._inbox: Backlog[Payload] = Backlog(limits.receive_messages, limits.receive_bytes, payload_size)
+        # Messages; at a client also the notices of topics, each behind the message that it is about.
+        size = payload_size if side == "server" else _size
+        self._inbox: Backlog[Any] = Backlog(limits.receive_messages, limits.receive_bytes, size)
+        self._whereabouts = Whereabouts() if self._controls and side == "client" else None
+        self._notices = 0  # how many of the receive channel are no messages; the oldest never is
+        self._offered: dict[tuple[str, str], str] | None = None  # where the client was, until it is asked for
         self.outbox: Outbox = Outbox(limits, self._start_writer)
         self._feeds: list[Feed] = []
         self._nursery: trio.Nursery | None = None  # until the writer, which starts when something queues
@@ -164,7 +187,9 @@ class Connection(Port):
             if inbox.closed:
                 raise self._end_of_input()
             await inbox.filled()
-        payload = inbox.take()
+        payload: Payload = inbox.take()
+        if self._notices:
+            self._take_notices()
         if self._held and inbox.half_empty:
             self._allow(inbox.free)
         return payload
@@ -205,7 +230,7 @@ class Connection(Port):
             )
         for feed in self._feeds:
             feed.catch_up()
-        self._say(END)
+        self.say(END)
         self._closing = self._half_closed = True
 
     async def aclose(self) -> None:
@@ -222,6 +247,11 @@ class Connection(Port):
         self.end(self._verdict)
         with trio.move_on_after(self.limits.close_timeout):
             await self._transport.close(self._verdict.code, self._verdict.reason)
+
+    @property
+    def positions(self) -> Mapping[tuple[str, str], TopicPosition]:
+        """Where a client is in topics, by topic and key; see `Stream.positions`."""
+        return {} if self._whereabouts is None else self._whereabouts.positions
 
     @property
     def round_trip_time(self) -> float | None:
@@ -253,6 +283,51 @@ class Connection(Port):
     def over(self) -> bool:
         """Whether nothing more is to be sent."""
         return self._closing or self.ended is not None
+
+    @property
+    def is_told(self) -> bool:
+        """Whether topics tell the other end positions and gaps."""
+        return self._controls and self._side == "server"
+
+    def offered_position(self, channel: Channel) -> str | None:
+        """Return where the client says that it was in a channel, once; None when it says nothing that is a position."""
+        if not self.is_told:
+            return None
+        if self._offered is None:
+            self._offered = offered_positions(self.request.header(RESUME))
+        position = self._offered.pop(channel, "")
+        return None if Place.parse(position) is None else position
+
+    def say(self, control: Frame) -> None:
+        """Send a control behind what was sent before, whether it fits or not: there are few of them."""
+        if not self._send_nowait(control):
+            self.outbox.put(control)
+
+    async def send_together(self, *frames: Frame) -> None:
+        """Send frames with nothing between them; see `Port.send`."""
+
+        def enter() -> bool:
+            fits = self.outbox.has_room_for(sum(map(len, frames)))
+            if fits:
+                for frame in frames:
+                    self.outbox.put(frame)
+            return fits
+
+        await self._checkpoint()
+        self._check_open()
+        for feed in self._feeds:
+            feed.catch_up()
+        somebody_waits = self._waiting_room is not None and self._waiting_room.locked()
+        if somebody_waits or not enter():
+            await self._wait_for_room(enter)
+
+    def push_whole(self, batch: Batch) -> bool:
+        """Send messages that must not be parted, if nothing is queued before them; return whether it is so."""
+        if self.outbox or self._writing or self._closing or self.ended is not None:
+            return False
+        for frame in self._transport.send_batch_nowait(batch):
+            self.outbox.put(frame)
+        return True
 
     def push(self, batch: Batch) -> int:
         """Send messages of a feed, if nothing is queued before them.
@@ -355,7 +430,7 @@ class Connection(Port):
     def announce_drain(self, within: float) -> None:
         """Tell a client that its stream is about to be closed, within so many seconds."""
         if self._controls and self.ended is None:
-            self._say(drain_frame(within))
+            self.say(drain_frame(within))
 
     def cut_off(self, ended: Ended) -> None:
         """End the stream, and cancel a handler that is still there although it had ended before."""
@@ -413,14 +488,9 @@ class Connection(Port):
     def _send_nowait(self, frame: Frame) -> bool:
         return not self.outbox and not self._writing and self._transport.send_nowait(frame)
 
-    def _say(self, control: Frame) -> None:
-        """Send a control behind what was sent before, whether it fits or not: there are few of them."""
-        if not self._send_nowait(control):
-            self.outbox.put(control)
-
     def _tell(self, error: APIError) -> None:
         if self._controls:
-            self._say(error_frame(error))
+            self.say(error_frame(error))
 
     def _deliver_each(self, payloads: Sequence[Payload]) -> int:
         """Take a batch in which there are controls."""
@@ -433,12 +503,22 @@ class Connection(Port):
         self._held = not room
         return room
 
-    def _obey(self, payload: bytes) -> None:
-        """Do what a control says, as long as there is somebody to read what comes in."""
+    def _obey(self, payload: bytes) -> Notice | None:
+        """Do what a control says, as long as there is somebody to read what comes in; return what stands in line."""
         if self._discarding:
-            return
+            return None
+        whereabouts = self._whereabouts
         try:
+            if whereabouts is not None and whereabouts.due is not None:
+                raise BrokenControl("the messages of a 'position' must follow it at once, and a control came")
             match read_control(payload, "client" if self._side == "server" else "server"):
+                case Position(messages=0) | Gap() as notice:
+                    return notice
+                case Position() if self._peer_done:
+                    self._refuse_more()
+                case Position() as position:
+                    assert whereabouts is not None  # no client announces messages
+                    whereabouts.due = position
                 case End() if self._peer_done:
                     self.fail(CloseCode.PROTOCOL_ERROR, "'end' must be the last, and came twice")
                 case End():
@@ -448,10 +528,11 @@ class Connection(Port):
                     self._error = failure.error()
                 case Drain():
                     self.draining.set()
-                case None:
+                case _:
                     pass
         except BrokenControl as broken:
             self.fail(CloseCode.PROTOCOL_ERROR, str(broken))
+        return None
 
     def _refuse_more(self) -> None:
         """End a stream whose peer sends messages although it has said that it does not."""
@@ -538,6 +619,7 @@ class Connection(Port):
     async def _read(self, transport: PullTransport) -> None:
         inbox = self._inbox
         limit = self.limits.max_message_bytes
+        whereabouts = self._whereabouts
         try:
             while True:
                 for payload in await transport.receive():
@@ -545,18 +627,54 @@ class Connection(Port):
                         self.fail(CloseCode.TOO_BIG, f"a message may have {limit} bytes")
                         return
                     if self._controls and isinstance(payload, bytes):
-                        self._obey(payload)
-                        continue
-                    if not self._takes_messages():
+                        if (notice := self._obey(payload)) is not None:
+                            while inbox and not inbox.closed and not inbox.free:
+                                await inbox.room()
+                            self._put(notice)
+                    elif not self._takes_messages():
                         return
-                    while not inbox.closed and not inbox.offer(payload):
-                        await inbox.room()
-                    if inbox.closed:
-                        self._refuse_more()
+                    elif whereabouts is not None and whereabouts.due is not None:
+                        await self._hold_back(whereabouts.due, payload)
+                    else:
+                        while not inbox.closed and not inbox.offer(payload):
+                            await inbox.room()
+                        if inbox.closed:
+                            self._refuse_more()
         except Disconnected as gone:
             self.lost(gone)
         finally:
             inbox.close()
+
+    async def _hold_back(self, position: Position, payload: Payload) -> None:
+        """Take one of the messages that a position has announced, and with the last all of them."""
+        assert self._whereabouts is not None
+        try:
+            whole = self._whereabouts.hold_back(payload)
+        except BrokenControl as broken:
+            self.fail(CloseCode.PROTOCOL_ERROR, str(broken))
+            return
+        for message in whole:
+            while not self._inbox.closed and not self._inbox.offer(message):
+                await self._inbox.room()
+        if whole:
+            self._put(position)
+
+    def _put(self, notice: Notice) -> None:
+        """Note something of a topic, once the messages before it have been received."""
+        if self._inbox:
+            self._inbox.extend((notice,))
+            self._notices += 1
+        elif not self._discarding:
+            self._note(notice)
+
+    def _take_notices(self) -> None:
+        while self._inbox and isinstance(self._inbox.oldest, Notice):
+            self._notices -= 1
+            self._note(self._inbox.take())
+
+    def _note(self, notice: Notice) -> None:
+        assert self._whereabouts is not None
+        self._whereabouts.note(notice)
 
     async def _write(self) -> None:
         outbox = self.outbox
@@ -605,3 +723,8 @@ class Connection(Port):
         finally:
             if not answered:
                 self._transport.abort(CloseCode.ABNORMAL, "")
+
+
+def _size(item: Payload | Notice) -> int:
+    """Return the bytes of what is in a client's receive channel."""
+    return payload_size(item) if isinstance(item, (str, bytes)) else 0

@@ -14,7 +14,7 @@ What a topic leaves behind when the stream leaves it counts as the stream's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, cast, final
 
 import trio
@@ -24,6 +24,7 @@ from streamrt.wire.transport import Frame
 from streamrt.wire.waiting import Waiting
 
 from .broker import Publication
+from .telling import Teller
 
 WRITE_BYTES = 64 * 1024
 """What one write takes: so much that more would bring nothing, and so little that a peer which reads slowly
@@ -33,8 +34,8 @@ makes room often enough not to be taken for one that does not read."""
 class Source(Protocol):
     """Whose slots they are."""
 
-    def taken(self, slot: Slot) -> None:
-        """Note that the message in a slot goes out; it is the oldest that it has."""
+    def taken(self, slot: Slot) -> Sequence[Frame]:
+        """Note that the message in a slot goes out, the oldest that it has; return what is to be said behind it."""
         ...
 
 
@@ -42,11 +43,15 @@ class Source(Protocol):
 class Slot:
     """A place in a queue, whose message may still be replaced or taken back; then it is empty."""
 
-    __slots__ = ("publication", "source")
+    __slots__ = ("missed", "publication", "source", "teller")
 
-    def __init__(self, publication: Publication, source: Source) -> None:
+    def __init__(self, publication: Publication, source: Source, teller: Teller | None = None) -> None:
         self.publication: Publication | None = publication
         self.source: Source = source
+        self.teller: Teller | None = teller
+        """Who says where the stream is, if somebody does."""
+        self.missed: int = 0
+        """How many messages were left out right before it."""
 
     def __len__(self) -> int:
         return 0 if self.publication is None else len(self.publication.frame)
@@ -156,10 +161,11 @@ class Outbox:
             self._own_bytes += len(slot)
             slot.source = self
 
-    def taken(self, slot: Slot) -> None:
+    def taken(self, slot: Slot) -> Sequence[Frame]:
         """Note that one of those goes out; see `Source.taken`."""
         self._own -= 1
         self._own_bytes -= len(slot)
+        return ()
 
     # What the writer takes.
 
@@ -191,8 +197,10 @@ class Outbox:
             if item.publication is None:
                 self._empty -= 1
             else:
+                if item.teller is not None:
+                    frames += item.teller.ahead(item.publication, item.missed)
                 frames.append(item.publication.frame)
-                item.source.taken(item)
+                frames += item.source.taken(item)
         del self._items[:count]
         self.queued_bytes -= size
         self._urgent = max(0, self._urgent + 1 - count)

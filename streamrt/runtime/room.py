@@ -95,6 +95,9 @@ class Subscriber(ABC):
             batch: The same, as frames; others get it too.
         """
 
+    def passed_over(self) -> None:
+        """Note that what was published is not for this one. By default, that is nothing."""
+
     def left(self) -> None:
         """Be out of the room. By default, nothing is left to do then."""
 
@@ -234,6 +237,8 @@ class Room:
                 if publications:
                     self.delivered += len(publications)
                     subscriber.take(publications, batch)
+                elif subscriber.replayed is None:
+                    subscriber.passed_over()
             except Exception:  # a fault of one subscriber must not be all others' silence
                 _logger.exception("a message of the topic %s cannot be handed to a subscriber", self.terms.name)
                 subscriber.fail()

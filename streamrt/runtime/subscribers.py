@@ -14,13 +14,14 @@ from typing import Generic, Protocol, TypeVar, cast, final
 import trio
 
 from streamrt.errors import APIError
-from streamrt.wire.transport import Batch
+from streamrt.wire.transport import Batch, Frame
 from streamrt.wire.waiting import Waiting
 
-from .broker import Position, Publication, Replay
+from .broker import Channel, Position, Publication, Replay
 from .connection import Connection
 from .outbox import Outbox, Slot
 from .room import Subscriber, Terms, message_of
+from .telling import Teller
 
 M_co = TypeVar("M_co", covariant=True)
 
@@ -30,6 +31,8 @@ _TURN = 64
 
 class Owner(Protocol):
     """Whose backlog it is."""
+
+    handed: Position | None
 
     def overflow(self) -> None:
         """Be gone, because the backlog is full."""
@@ -44,15 +47,21 @@ class Pending:
         terms: Those of its topic.
         owner: Whose it is.
         outlet: Where its slots stand in line too; None when that is nowhere, or not yet.
+        teller: Who says what was dropped, and where the stream is, if somebody does.
+
+    Attributes:
+        missed: How many were dropped behind the last slot.
     """
 
-    __slots__ = ("_bytes", "_named", "_owner", "_terms", "outlet", "slots")
+    __slots__ = ("_bytes", "_named", "_owner", "_teller", "_terms", "missed", "outlet", "slots")
 
-    def __init__(self, terms: Terms, owner: Owner, outlet: Outbox | None) -> None:
+    def __init__(self, terms: Terms, owner: Owner, outlet: Outbox | None, teller: Teller | None = None) -> None:
         self.slots: deque[Slot] = deque()
         self.outlet: Outbox | None = outlet
         self._terms = terms
         self._owner = owner
+        self.missed: int = 0
+        self._teller = teller
         self._bytes = 0
         self._named: dict[Hashable, Slot] = {}
 
@@ -73,10 +82,22 @@ class Pending:
             elif when_full == "disconnect":
                 self._owner.overflow()
                 break
+            else:
+                self.missed += 1
         return before + len(publications) - len(self.slots)
 
-    def taken(self, slot: Slot) -> None:
+    def taken(self, slot: Slot) -> Sequence[Frame]:
         """Forget the oldest message, which is in this slot; see `Source.taken`."""
+        self._forget(slot)
+        return () if self._teller is None or self.slots else self.last_words()
+
+    def last_words(self) -> Sequence[Frame]:
+        """Return what is to be said when nothing waits any more."""
+        assert self._teller is not None
+        missed, self.missed = self.missed, 0
+        return self._teller.behind(missed, self._owner.handed)
+
+    def _forget(self, slot: Slot) -> None:
         assert slot.publication is not None
         self.slots.popleft()
         self._bytes -= len(slot)
@@ -87,7 +108,7 @@ class Pending:
         """Return the oldest message, and forget it."""
         slot = self.slots[0]
         assert slot.publication is not None
-        self.taken(slot)
+        self._forget(slot)
         return slot.publication
 
     def clear(self) -> None:
@@ -101,15 +122,23 @@ class Pending:
 
     def keep_after(self, position: Position) -> None:
         """Forget those that a history has had, while they are not in line yet."""
-        publications = [slot.publication for slot in self.slots]
+        slots = list(self.slots)
+        last, self.missed = self.missed, 0
         self.clear()
-        for publication in publications:
-            if publication is not None and publication.is_after(position):
-                self._add(publication)
+        for slot in slots:
+            if slot.publication is not None and slot.publication.is_after(position):
+                self.missed = slot.missed
+                self._add(slot.publication)
+        self.missed = last
 
     def _drop_oldest(self) -> None:
         slot = self.slots[0]
-        self.taken(slot)
+        self._forget(slot)
+        missed = slot.missed + 1
+        if self.slots:
+            self.slots[0].missed += missed
+        else:
+            self.missed += missed
         if self.outlet is not None:
             self.outlet.take_back(slot)
 
@@ -119,7 +148,8 @@ class Pending:
         return bool(slots) and too_many
 
     def _add(self, publication: Publication) -> None:
-        slot = Slot(publication, self)
+        slot = Slot(publication, self, self._teller)
+        slot.missed, self.missed = self.missed, 0
         self.slots.append(slot)
         self._bytes += len(slot)
         if self._terms.when_full == "latest":
@@ -130,6 +160,7 @@ class Pending:
     def _replace(self, slot: Slot, publication: Publication) -> None:
         size = len(publication.frame) - len(slot)
         slot.publication = publication
+        slot.missed += 1
         self._bytes += size
         if self.outlet is not None:
             self.outlet.resized(size)
@@ -139,9 +170,9 @@ class Pending:
 class Attachment(Subscriber):
     """A stream that hears a topic; see `Topic.attach`."""
 
-    __slots__ = ("_connection", "_exclude_self", "_held", "_pending", "_terms", "recovered")
+    __slots__ = ("_connection", "_exclude_self", "_held", "_pending", "_teller", "_terms", "_tracked", "recovered")
 
-    def __init__(self, connection: Connection, terms: Terms, *, exclude_self: bool) -> None:
+    def __init__(self, connection: Connection, channel: Channel, terms: Terms, *, exclude_self: bool) -> None:
         super().__init__()
         self.recovered: bool = False
         """Whether everything that was published since the position that was asked for has been sent."""
@@ -149,7 +180,9 @@ class Attachment(Subscriber):
         self._terms = terms
         self._exclude_self = exclude_self
         self._held = False
-        self._pending = Pending(terms, self, connection.outbox)
+        self._teller = Teller(channel, positions=terms.history is not None, in_order=terms.when_full != "latest")
+        self._tracked = connection.is_told and terms.history is not None
+        self._pending = Pending(terms, self, connection.outbox, self._teller if connection.is_told else None)
 
     @property
     def position(self) -> str | None:
@@ -179,7 +212,13 @@ class Attachment(Subscriber):
 
     def take(self, publications: Sequence[Publication], batch: Batch) -> None:
         """Send messages straight to the socket, or queue them; see `Subscriber.take`."""
-        left = len(publications) if self._held else self._connection.push(batch)
+        if self._held:
+            left = len(publications)
+        elif self._tracked:
+            announced = self._teller.announced(publications, batch, self.handed)
+            left = 0 if self._connection.push_whole(announced) else len(publications)
+        else:
+            left = self._connection.push(batch)
         if left == 0:
             return
         assert self.room is not None
@@ -190,10 +229,18 @@ class Attachment(Subscriber):
         self.room.delivered -= dropped
         self.room.dropped += dropped
 
+    def passed_over(self) -> None:
+        """Say where the stream is all the same, if that can be said at once; see `Subscriber.passed_over`."""
+        if self._tracked and not self._held and self.handed is not None:
+            self._connection.push_whole(Batch([self._teller.position(self.handed)]))
+
     def left(self) -> None:
         """Leave to the stream what has not gone out; see `Subscriber.left`."""
-        if not self._held:
-            self._connection.outbox.keep(self._pending.slots)
+        if self._held or not self._pending.slots:
+            return
+        self._connection.outbox.keep(self._pending.slots)
+        if self._connection.is_told and not self._connection.over:
+            self._say(self._pending.last_words())
 
     def fail(self) -> None:
         """End the stream; see `Subscriber.fail`."""
@@ -217,11 +264,20 @@ class Attachment(Subscriber):
             BrokenResourceError: As `StreamOut.send` does, and its other errors too.
         """
         assert self.room is not None
+        behind: Position | None = replay.start
+        if self._tracked:
+            self._say([self._teller.position(replay.start, recovered=replay.recovered)])
         for publication in replay.publications:
             if self._is_own(publication):
                 continue
-            await self._connection.send(publication.frame)
+            if self._tracked:
+                await self._connection.send_together(*self._teller.alone(publication), publication.frame)
+                behind = publication.position
+            else:
+                await self._connection.send(publication.frame)
             self.room.delivered += 1
+        if self._tracked and behind != replay.position:
+            self._say([self._teller.position(replay.position)])
         self.catch_up()  # before anything can go out straight
         self.note_replay(replay.position)
         self.recovered = replay.recovered
@@ -230,6 +286,10 @@ class Attachment(Subscriber):
         self._pending.outlet = self._connection.outbox
         if self._pending.slots:
             self._connection.outbox.add(self._pending.slots)
+
+    def _say(self, controls: Sequence[Frame]) -> None:
+        for control in controls:
+            self._connection.say(control)
 
     def _end(self, error: APIError) -> None:
         self._pending.clear()

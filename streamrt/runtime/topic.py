@@ -155,6 +155,8 @@ class Topic(Generic[M]):
             since: The position where the peer was, as it was told by `Attachment.position`: all that was published
                 after it is sent first, as fast as the peer reads. However wrong it is, it is no error: nothing is
                 sent that was published before, and `Attachment.recovered` is false. `History.OLDEST`: all that is kept.
+                Default: the position that the client has offered for this topic and key, if it speaks
+                ``streamrt.v1`` and comes back; each that it has offered is taken once.
             exclude_self: Whether the stream does not hear what is published by its own handler, or a task of that.
 
         Yields:
@@ -166,8 +168,10 @@ class Topic(Generic[M]):
             TypeError: This is no stream of streamrt that messages go out on.
         """
         connection = _connection_of(stream)
-        attachment = Attachment(connection, self._terms, exclude_self=exclude_self)
         exchange, channel, history = current_exchange(), Channel(self.name, key), self._terms.history
+        attachment = Attachment(connection, channel, self._terms, exclude_self=exclude_self)
+        if since is None and history is not None:
+            since = connection.offered_position(channel)
         await connection.ready()
         with exchange.inside(channel, self._terms, attachment), connection.fed_by(attachment):
             if history is not None:

@@ -91,6 +91,11 @@ class Backlog(Generic[T]):
         """Whether about half of it is free, which is when those that wait for room are woken."""
         return len(self) * 2 <= self._max_messages and self.queued_bytes * 2 <= self._max_bytes
 
+    @property
+    def oldest(self) -> T:
+        """What `take` returns next."""
+        return cast("T", self._items[self._taken])
+
     def take(self) -> T:
         """Return the oldest message.
 

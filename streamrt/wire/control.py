@@ -22,6 +22,12 @@ from streamrt.errors import CLASSES, APIError, Unknown
 
 from .transport import Frame
 
+MAX_ANNOUNCED = 64
+"""Messages that one `Position` announces at most: a client holds them back until it has the last of them."""
+
+MAX_ANNOUNCED_BYTES = 64 * 1024
+"""Bytes of the same: none follows once there are so many."""
+
 Number: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
 
 _logger = logging.getLogger("streamrt")
@@ -61,7 +67,39 @@ class Drain:
     within: Number
 
 
-Control: TypeAlias = End | Failure | Drain
+@final
+@frozen
+class Position:
+    """Where a stream is in the history of a topic, once it has the messages that follow at once.
+
+    Args:
+        topic: The name of the topic.
+        key: The key under which it is heard.
+        position: As text, which means nothing but to the topic.
+        messages: How many of its messages follow.
+        recovered: Where the stream begins to hear the topic: whether everything since the position that was asked
+            about follows.
+    """
+
+    topic: str
+    key: str
+    position: str
+    messages: Annotated[int, msgspec.Meta(ge=0, le=MAX_ANNOUNCED)]
+    recovered: bool | None = None
+
+
+@final
+@frozen
+class Gap:
+    """Messages of a topic that were left out, because the peer reads too slowly."""
+
+    topic: str
+    key: str
+    missed: Annotated[int, msgspec.Meta(ge=0)]
+
+
+Notice: TypeAlias = Position | Gap
+Control: TypeAlias = End | Failure | Drain | Notice
 
 
 @final
@@ -76,6 +114,8 @@ _FROM_SERVER: Mapping[str, msgspec.json.Decoder[Any]] = {
     **_FROM_CLIENT,
     "error": msgspec.json.Decoder(Failure),
     "drain": msgspec.json.Decoder(Drain),
+    "position": msgspec.json.Decoder(Position),
+    "gap": msgspec.json.Decoder(Gap),
 }
 
 
@@ -123,6 +163,20 @@ def error_frame(error: APIError) -> Frame:
 def drain_frame(within: float) -> Frame:
     """Return the control that announces a restart."""
     return _frame("drain", {"within": round(within, 3)})
+
+
+def position_frame(position: Position) -> Frame:
+    """Return the control that says a position."""
+    fields: dict[str, object] = {"topic": position.topic, "key": position.key, "position": position.position}
+    fields["messages"] = position.messages
+    if position.recovered is not None:
+        fields["recovered"] = position.recovered
+    return _frame("position", fields)
+
+
+def gap_frame(gap: Gap) -> Frame:
+    """Return the control that says a gap."""
+    return _frame("gap", {"topic": gap.topic, "key": gap.key, "missed": gap.missed})
 
 
 def _frame(kind: str, fields: Mapping[str, object]) -> Frame:

@@ -28,6 +28,10 @@ TUNNEL = "encore.dev.headers."
 REFUSALS = "streamrt-refusals"
 """The header by which a client of ``streamrt.v1`` asks for refusals in HTTP: ``http``."""
 
+RESUME = "streamrt-resume"
+"""The header in which a client of ``streamrt.v1`` offers where it was in topics: a JSON list of objects with the texts
+``topic``, ``key`` and ``position``."""
+
 Headers: TypeAlias = Sequence[tuple[str, str]]
 """Header lines in the order they came, names in lower case."""
 
@@ -70,6 +74,28 @@ def tunnel(headers: Mapping[str, str]) -> str:
     """Return the subprotocol entry that carries headers: the inverse of `tunnelled_headers`."""
     encoded = base64.urlsafe_b64encode(json.dumps(dict(headers), ensure_ascii=False).encode())
     return TUNNEL + encoded.rstrip(b"=").decode()
+
+
+def render_positions(positions: Iterable[tuple[str, str, str]]) -> str:
+    """Return the header that offers positions: topic, key and position of each."""
+    entries = [{"topic": topic, "key": key, "position": position} for topic, key, position in positions]
+    return json.dumps(entries, separators=(",", ":"))
+
+
+def offered_positions(header: str | None) -> dict[tuple[str, str], str]:
+    """Read the header that offers positions, by topic and key: what makes no sense is not there."""
+    try:
+        parsed: object = json.loads(header or "[]")
+    except (ValueError, RecursionError):
+        return {}
+    positions: dict[tuple[str, str], str] = {}
+    for entry in cast("list[object]", parsed) if isinstance(parsed, list) else ():
+        match entry:
+            case {"topic": str(topic), "key": str(key), "position": str(position)}:
+                positions[topic, key] = position
+            case _:
+                pass
+    return positions
 
 
 def _decode(encoded: str) -> list[tuple[str, str]]:

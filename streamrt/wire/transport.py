@@ -93,10 +93,12 @@ class Frame:
 class Batch:
     """Messages that go out together, to many streams; for sockets they are joined once."""
 
-    __slots__ = ("_wire", "frames")
+    __slots__ = ("_wire", "announced", "frames")
 
     def __init__(self, frames: Sequence[Frame]) -> None:
         self.frames: Sequence[Frame] = frames
+        self.announced: Batch | None = None
+        """The same with the positions of its messages, for those who are told them."""
         self._wire: bytes | None = None
 
     @property

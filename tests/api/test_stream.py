@@ -1,7 +1,7 @@
 """The streams that handlers and clients hold, on a port of a few queued payloads."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pytest
 import trio
@@ -19,7 +19,7 @@ from streamrt import (
     StreamOut,
     StreamOutWithResponse,
 )
-from streamrt.api.stream import Port
+from streamrt.api.stream import Port, TopicPosition
 from streamrt.wire.codec import codec
 from streamrt.wire.transport import Frame, Payload
 
@@ -36,9 +36,14 @@ class FakePort(Port):
         self.request = Request(path="/", endpoint="chat.talk", connection_id=1, transport="memory")
         self.ended: Ended | None = None
         self.draining = trio.Event()
+        self.known: dict[tuple[str, str], TopicPosition] = {}
         self.sent: list[bytes] = []
         self.half_closed = False
         self._incoming = deque(incoming)
+
+    @property
+    def positions(self) -> Mapping[tuple[str, str], TopicPosition]:
+        return self.known
 
     @property
     def round_trip_time(self) -> float | None:
@@ -119,6 +124,9 @@ async def test_a_stream_shows_what_its_port_knows() -> None:
     port = FakePort()
     stream = StreamIn(port, codec(Say))
     assert (stream.request, stream.ended, stream.draining) == (port.request, None, port.draining)
+    assert stream.positions == ()
+    port.known["chat", "lobby"] = TopicPosition("chat", "lobby", "a.1")
+    assert stream.positions == (TopicPosition("chat", "lobby", "a.1"),)
     await stream.aclose()
     assert stream.ended == Ended("handler", 1000)
 

@@ -504,6 +504,68 @@ async def accept_and_vanish(stream: trio.SocketStream) -> None:
             await stream.send_all(data)
 
 
+async def test_a_refusal_behind_the_upgrade_is_the_error_that_is_received() -> None:
+    """As of servers that do not know that this client can read HTTP."""
+
+    async def accept_and_refuse(stream: trio.SocketStream) -> None:
+        from websockets.server import ServerProtocol
+
+        protocol = ServerProtocol(subprotocols=["streamrt.v1"])  # type: ignore[list-item]
+        async with stream:
+            protocol.receive_data(await stream.receive_some())
+            [request] = protocol.events_received()
+            assert request.headers["streamrt-refusals"] == "http"  # type: ignore[union-attr]
+            protocol.send_response(protocol.accept(request))  # type: ignore[arg-type]
+            protocol.send_binary(b'{"type":"error","code":"unavailable","message":"full","retry_after":3}')
+            protocol.send_close(4503, "unavailable: full")
+            for data in protocol.data_to_send():
+                await stream.send_all(data)
+            async for _ in stream:
+                pass
+
+    async def use(url: str) -> None:
+        async with Client(url).open(upload) as stream:
+            assert stream.request.dialect == "streamrt.v1"
+            with pytest.raises(APIError.Unavailable) as caught:
+                await stream.response()
+            assert (caught.value.message, caught.value.retry_after) == ("full", 3)
+
+    await with_server(accept_and_refuse, use)
+
+
+async def test_where_only_encore_ws_is_spoken_the_client_sends_no_control() -> None:
+    async def serve(stream: trio.SocketStream) -> None:
+        from websockets.frames import Frame, Opcode
+        from websockets.http11 import Request
+        from websockets.server import ServerProtocol
+
+        protocol = ServerProtocol(subprotocols=["encore-ws"])  # type: ignore[list-item]
+        async for data in stream:
+            protocol.receive_data(data)
+            for event in protocol.events_received():
+                if isinstance(event, Request):
+                    protocol.send_response(protocol.accept(event))
+                elif isinstance(event, Frame):
+                    opcodes.append(event.opcode)
+                    if event.opcode is Opcode.TEXT:
+                        protocol.send_text(b'{"count":1}')
+            for out in protocol.data_to_send():
+                await (stream.send_all(out) if out else stream.send_eof())
+
+    opcodes: list[int] = []
+
+    async def use(url: str) -> None:
+        async with Client(url).open(upload) as stream:
+            assert stream.request.dialect == "encore-ws"
+            with pytest.raises(APIError.FailedPrecondition):
+                await stream.send_eof()
+            await stream.send(Say("done"))
+            assert await stream.response() == Count(1)
+
+    await with_server(serve, use)
+    assert opcodes == [1, 8]
+
+
 async def test_a_send_that_was_cancelled_in_the_middle_is_not_followed_by_a_close() -> None:
     async def accept_and_stall(stream: trio.SocketStream) -> None:
         from websockets.server import ServerProtocol

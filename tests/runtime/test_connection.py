@@ -562,7 +562,7 @@ async def test_an_answer_goes_straight_or_queues_or_is_dropped_when_there_is_no_
 
 async def test_what_is_taken_back_before_the_writer_comes_does_not_end_it(autojump_clock) -> None:
     class Nobody:
-        def taken(self, slot: Slot) -> None:
+        def taken(self, slot: Slot) -> Sequence[Frame]:
             raise AssertionError("it was taken back")
 
     async with delivering(takes_nowait=False) as (connection, transport, _):

@@ -15,6 +15,8 @@ from streamrt import (
     App,
     Client,
     Ended,
+    Limits,
+    Request,
     Service,
     StreamIn,
     StreamInOut,
@@ -24,6 +26,7 @@ from streamrt import (
     testing,
 )
 from streamrt.client.connector import Connector, Target
+from streamrt.runtime.connection import Connection
 from streamrt.wire.transport import Transport, memory_transports
 from tests.conftest import Carrier
 
@@ -104,7 +107,7 @@ async def test_the_response_of_an_upload_that_has_failed_is_its_error(carrier: C
         raise APIError.aborted("no")
 
     async with carrier.client(App(service)) as client, client.open(total) as stream:
-        while stream.ended is None:
+        while stream.ended is None:  # noqa: ASYNC110 - nobody tells
             await trio.lowlevel.checkpoint()  # so that the end cannot be sent any more
         with pytest.raises(APIError.Aborted, match="no"):
             await stream.response()
@@ -167,7 +170,7 @@ async def test_a_handler_ends_its_direction_and_still_hears(carrier: Carrier) ->
         await stream.send_eof()
         with pytest.raises(trio.EndOfChannel):
             await stream.receive()
-        while stream.ended is None:
+        while stream.ended is None:  # noqa: ASYNC110 - nobody tells
             await trio.lowlevel.checkpoint()
         assert stream.ended == Ended("peer", 1000)
     assert heard == ["a", "b"]
@@ -217,7 +220,7 @@ async def test_an_error_after_the_end_of_its_direction_is_still_told(carrier: Ca
         with pytest.raises(trio.EndOfChannel):
             await stream.receive()
         await stream.send("x")
-        while stream.ended is None:
+        while stream.ended is None:  # noqa: ASYNC110 - nobody tells
             await trio.lowlevel.checkpoint()
         with pytest.raises(APIError.Aborted, match="but"):
             await stream.receive()
@@ -369,6 +372,20 @@ async def test_who_is_too_far_behind_a_topic_is_told_so(autojump_clock) -> None:
             heard.append(await peer.receive())
         assert json.loads(heard[-1])["message"] == "too far behind topic test.topic"
         assert await peer.closed() == Ended("peer", 4429, "resource_exhausted: too far behind topic test.topic")
+
+
+async def test_only_the_first_of_two_errors_is_told(autojump_clock) -> None:
+    ours, theirs = memory_transports()
+    request = Request(path="/", endpoint="test.test", connection_id=0, dialect="streamrt.v1", transport="memory")
+    connection = Connection(ours, request, Limits(), draining=trio.Event(), side="server", takes_input=True)
+    peer = testing.Peer(theirs)
+    async with trio.open_nursery() as nursery:
+        async with connection.open():
+            connection.fail_with(APIError.aborted("first"))
+            connection.fail_with(APIError.aborted("second"))
+            assert await peer.receive() == b'{"type":"error","code":"aborted","message":"first"}'
+            nursery.start_soon(peer.closed)
+    assert peer.ended == Ended("peer", 4409, "aborted: first")
 
 
 async def test_what_a_client_says_of_errors_and_drains_and_positions_is_nothing(carrier: Carrier) -> None:
@@ -628,8 +645,6 @@ async def test_a_server_that_breaks_the_protocol_is_left_with_1002(payloads, rea
         assert reason in stream.ended.reason
         with pytest.raises(APIError.Internal):
             await stream.receive()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(stream.aclose)
     assert (await peer.closed()).code == 1002
 
 

@@ -1,5 +1,7 @@
 """What waits to go out: in which order, what has room, and what may be taken back."""
 
+from collections.abc import Sequence
+
 import pytest
 import trio
 from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
@@ -16,8 +18,9 @@ class Source:
     def __init__(self) -> None:
         self.out: list[Slot] = []
 
-    def taken(self, slot: Slot) -> None:
+    def taken(self, slot: Slot) -> Sequence[Frame]:
         self.out.append(slot)
+        return ()
 
 
 def outbox(messages: int = 4, max_bytes: int = 100) -> Outbox:

@@ -2,11 +2,14 @@
 
 import json
 import logging
+import re
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from websockets.utils import apply_mask
 
 from streamrt import APIError
 from streamrt.errors import CLASSES
@@ -16,16 +19,32 @@ from streamrt.wire.control import (
     Drain,
     End,
     Failure,
+    Gap,
+    Position,
     drain_frame,
     error_frame,
     read_control,
 )
+from streamrt.wire.frames import close_frame, data_frame
+
+MASK = bytes.fromhex("37fa213d")
+TYPED = [(0x81, b'{"text":"hi"}'), (0x82, END.payload)]
 
 
 def test_a_control_is_a_binary_frame_and_is_never_compressed() -> None:
     assert (END.payload, END.message) == (b'{"type":"end"}', b'{"type":"end"}')
     assert END.wire == b'\x82\x0e{"type":"end"}'
     assert END.is_ready
+
+
+def test_the_bytes_in_the_document_are_those_on_the_wire() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
+    lines = document.partition("## Bytes")[2].splitlines()
+    shown = bytes.fromhex("".join("".join(re.findall(r"\b[0-9a-f]{2}\b(?= |$)", line[:66])) for line in lines))
+    masked = [bytes((first, 0x80 | len(payload))) + MASK + apply_mask(payload, MASK) for first, payload in TYPED]
+    error = APIError.not_found("no such room")
+    server = [data_frame(b'{"count":1}'), close_frame(1000, ""), error_frame(error).wire]
+    assert shown == b"".join([*masked, *server, close_frame(error.close_code, error.reason())])
 
 
 @pytest.mark.parametrize("sender", ["client", "server"])
@@ -144,4 +163,4 @@ def test_a_field_that_is_wrong_is_named(fields, named: str) -> None:
 def test_nothing_else_is_raised_whatever_comes(payload: bytes) -> None:
     with suppress(BrokenControl):
         control = read_control(payload, "server")
-        assert control is None or isinstance(control, (End, Failure, Drain))
+        assert control is None or isinstance(control, (End, Failure, Drain, Position, Gap))

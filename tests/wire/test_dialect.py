@@ -28,6 +28,8 @@ def refusal_of(offered: str) -> str:
         (["encore-ws"], "encore-ws"),
         (["encore-ws", "encore.dev.headers.e30"], "encore-ws"),
         (["chat", "encore-ws"], "encore-ws"),
+        (["encore-ws", "streamrt.v1"], "streamrt.v1"),
+        (["streamrt.v1", "encore.dev.headers.e30"], "streamrt.v1"),
         ([], None),
         (["encore.dev.headers.e30"], None),
         (["chat"], None),

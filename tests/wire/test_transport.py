@@ -47,8 +47,8 @@ def test_a_payload_is_as_large_as_its_bytes(payload: Payload, size: int) -> None
 def test_a_frame_is_decoded_once_for_all() -> None:
     frame = Frame("é".encode())
     assert len(frame) == 2
-    assert frame.text == "é"
-    assert frame.text is frame.text
+    assert frame.message == "é"
+    assert frame.message is frame.message
 
 
 def test_the_end_tells_its_code_and_reason() -> None:
