@@ -42,7 +42,8 @@ def lint(session: nox.Session) -> None:
     install(session, "lint")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
-    session.run("flake8", "--select=ASYNC1,ASYNC2,ASYNC3", "--ignore=ASYNC109,ASYNC114,ASYNC124,ASYNC128", *CHECKED)
+    trio_rules = ("--select=ASYNC1,ASYNC2,ASYNC3", "--ignore=ASYNC109,ASYNC114,ASYNC124,ASYNC128")
+    session.run("flake8", *trio_rules, "--extend-exclude=node_modules", *CHECKED)
     session.run("lint-imports", "--no-cache")
 
 
@@ -60,6 +61,15 @@ def conformance(session: nox.Session) -> None:
     """Play the cases of the Autobahn TestSuite to a real server; arguments are cases, such as 7.1.5 or '6.4.*'."""
     install(session, "conformance")
     session.run("python", "-m", "tests.conformance.run", *session.posargs)
+
+
+@nox.session
+def clients(session: nox.Session) -> None:
+    """Try the generated clients with Node, compilers and linters, which npm installs; arguments go to pytest."""
+    install(session, "tests")
+    with session.chdir("tests/codegen/node"):
+        session.run("npm", "install", "--no-package-lock", "--no-audit", "--no-fund", external=True)
+    session.run("pytest", "-m", "clients", *session.posargs, env={"STREAMRT_CLIENTS": "required"})
 
 
 @nox.session

@@ -1,4 +1,4 @@
-"""The command line: run an app, list its streams, talk to one.
+"""The command line: run an app, list its streams, talk to one, write clients of it.
 
 An error that the user can do something about is one line on standard error and exit code 1, never a
 traceback. SIGINT ends a command quietly, with the 130 of shells, which cyclopts sees to; so does a reader
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 from cyclopts import App as Commands
 from cyclopts import CycloptsError, Parameter
 
 from .call import call_stream
 from .errors import CommandError
+from .gen import TargetLanguage, gen_client, gen_schema
 from .load import load_app
 from .routes import print_routes
 from .run import run_app, run_reloading
@@ -79,6 +80,48 @@ def call(
         wait: Seconds that a pipe waits at most, once its input has ended.
     """
     call_stream(url, query or [], header or [], wait)
+
+
+gen: Commands = Commands(name="gen", help="Write clients, or a schema, from what an app declares.")
+commands.command(gen)
+
+Output: TypeAlias = Annotated[str, Parameter(name=["--output", "-o"], allow_leading_hyphen=True)]
+
+
+@gen.command(name="client")
+def client(
+    app: str,
+    /,
+    *,
+    lang: TargetLanguage,
+    output: Output,
+    service: Annotated[list[str] | None, Parameter(consume_multiple=False)] = None,
+    tag: Annotated[list[str] | None, Parameter(consume_multiple=False)] = None,
+    check: bool = False,
+) -> None:
+    """Write a client: one file, without dependencies, for browsers and Node.
+
+    Args:
+        app: Where it is: MODULE:NAME.
+        lang: Its language; a JavaScript client has a file of types beside it.
+        output: Where to write it; - is standard output.
+        service: Only this service; may be given several times.
+        tag: Only endpoints with this tag; may be given several times.
+        check: Write nothing, and fail when the file is not what would be written.
+    """
+    gen_client(app, lang, output, service or [], tag or [], check=check)
+
+
+@gen.command(name="schema")
+def schema(app: str, /, *, output: Output = "-", check: bool = False) -> None:
+    """Write the JSON Schema of all types that exposed endpoints take and send.
+
+    Args:
+        app: Where it is: MODULE:NAME.
+        output: Where to write it. Default: standard output.
+        check: Write nothing, and fail when the file is not what would be written.
+    """
+    gen_schema(app, output, check=check)
 
 
 def main(arguments: list[str] | None = None) -> None:

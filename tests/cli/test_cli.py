@@ -217,7 +217,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["dance"], 'Unknown command "dance". Available commands: run, routes, call.'),
+        (["dance"], 'Unknown command "dance". Available commands: run, routes, call, gen.'),
         (["run"], 'Command "run" parameter APP requires an argument.'),
         (["run", "demo:app", "--drain", "long"], 'Invalid value for --drain: unable to convert "long" into float.'),
         (["run", "demo:app", "--fast"], "Unknown option: --fast."),
