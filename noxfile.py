@@ -65,8 +65,8 @@ def conformance(session: nox.Session) -> None:
 
 @nox.session
 def clients(session: nox.Session) -> None:
-    """Try the generated clients with Node, compilers and linters, which npm installs; arguments go to pytest."""
-    install(session, "tests")
+    """Try clients in Node and Chromium, where there is one, with what npm installs; arguments go to pytest."""
+    install(session, "clients")
     with session.chdir("tests/codegen/node"):
         session.run("npm", "install", "--no-package-lock", "--no-audit", "--no-fund", external=True)
     session.run("pytest", "-m", "clients", *session.posargs, env={"STREAMRT_CLIENTS": "required"})
