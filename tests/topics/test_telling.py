@@ -148,6 +148,10 @@ async def test_all_who_are_told_get_the_same_bytes_and_the_others_the_same_witho
                 while await peer.receive() != "-1":
                     pass
                 peers.append(peer)
+            await numbers.publish(-2)  # behind it they are all alike: what each attached with is over
+            for peer in peers:
+                while await peer.receive() != "-2":
+                    pass
             for number in range(3):
                 await numbers.publish(number)
             heard = [bytes(await peer.stream.receive_some()) for peer in peers]
