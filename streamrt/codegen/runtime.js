@@ -318,7 +318,12 @@ class Session {
     }
     /** Say that no more messages come from this side. */
     end() {
-        this.#ending ??= this.#put(null);
+        if (this.#ending === null) {
+            this.#ending = this.#put(null);
+            this.#ending.catch(() => {
+                this.#ending = null; // it was not said
+            });
+        }
         return this.#ending;
     }
     /** End the stream from this side. */
@@ -329,11 +334,15 @@ class Session {
         if (this.state === "closed" || this.#isClosing) {
             return this.closed;
         }
+        const wasOpen = this.state === "open";
+        if (wasOpen) {
+            this.#socket?.close(code, reason); // first, as it may refuse the reason
+        }
         this.#isClosing = true;
+        this.#stopAll();
         this.#endInput(null);
         this.#rejectOutbox(0, new StreamError("canceled", "this side has closed the stream"));
-        if (this.state === "open") {
-            this.#socket?.close(code, reason);
+        if (wasOpen) {
             this.#after("close", CLOSE_TIMEOUT, () => {
                 this.#finish({ code: 1006, reason: "", error: null }, null);
             });
@@ -455,7 +464,7 @@ class Session {
                 closeCode: 1002,
             });
             // A browser's script may not close with 1002.
-            this.#socket?.close(4400, error.message.slice(0, 100));
+            this.#socket?.close(4400, error.message);
             this.#finish({ code: 1002, reason: error.message, error: failure }, failure);
         }
     }
@@ -638,9 +647,8 @@ class Session {
         }
     }
     #rejectOutbox(keep, error) {
-        for (const { text, reject } of this.#outbox.splice(keep)) {
+        for (const { reject } of this.#outbox.splice(keep)) {
             reject(error);
-            this.#ending = text === null && this.#retry !== null && this.state !== "closed" ? null : this.#ending;
         }
     }
     // --- The end of a connection, and of the stream ---
@@ -707,10 +715,7 @@ class Session {
         this.#connection += 1;
         this.#error = null;
         this.#drainedAt = null;
-        for (const timer of this.#timers.values()) {
-            clearTimeout(timer);
-        }
-        this.#timers.clear();
+        this.#stopAll();
         if (socket !== null) {
             socket.onopen = socket.onmessage = socket.onclose = null;
             socket.close();
@@ -744,6 +749,11 @@ class Session {
     #stop(name) {
         clearTimeout(this.#timers.get(name));
         this.#timers.delete(name);
+    }
+    #stopAll() {
+        for (const name of this.#timers.keys()) {
+            this.#stop(name);
+        }
     }
 }
 function nameOf({ topic, key }) {

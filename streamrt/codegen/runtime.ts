@@ -513,7 +513,12 @@ class Session {
 
   /** Say that no more messages come from this side. */
   end(): Promise<void> {
-    this.#ending ??= this.#put(null);
+    if (this.#ending === null) {
+      this.#ending = this.#put(null);
+      this.#ending.catch(() => {
+        this.#ending = null; // it was not said
+      });
+    }
     return this.#ending;
   }
 
@@ -525,11 +530,15 @@ class Session {
     if (this.state === "closed" || this.#isClosing) {
       return this.closed;
     }
+    const wasOpen = this.state === "open";
+    if (wasOpen) {
+      this.#socket?.close(code, reason); // first, as it may refuse the reason
+    }
     this.#isClosing = true;
+    this.#stopAll();
     this.#endInput(null);
     this.#rejectOutbox(0, new StreamError("canceled", "this side has closed the stream"));
-    if (this.state === "open") {
-      this.#socket?.close(code, reason);
+    if (wasOpen) {
       this.#after("close", CLOSE_TIMEOUT, () => {
         this.#finish({ code: 1006, reason: "", error: null }, null);
       });
@@ -655,7 +664,7 @@ class Session {
         closeCode: 1002,
       });
       // A browser's script may not close with 1002.
-      this.#socket?.close(4400, error.message.slice(0, 100));
+      this.#socket?.close(4400, error.message);
       this.#finish({ code: 1002, reason: error.message, error: failure }, failure);
     }
   }
@@ -844,9 +853,8 @@ class Session {
   }
 
   #rejectOutbox(keep: number, error: unknown): void {
-    for (const { text, reject } of this.#outbox.splice(keep)) {
+    for (const { reject } of this.#outbox.splice(keep)) {
       reject(error);
-      this.#ending = text === null && this.#retry !== null && this.state !== "closed" ? null : this.#ending;
     }
   }
 
@@ -920,10 +928,7 @@ class Session {
     this.#connection += 1;
     this.#error = null;
     this.#drainedAt = null;
-    for (const timer of this.#timers.values()) {
-      clearTimeout(timer);
-    }
-    this.#timers.clear();
+    this.#stopAll();
     if (socket !== null) {
       socket.onopen = socket.onmessage = socket.onclose = null;
       socket.close();
@@ -961,6 +966,12 @@ class Session {
   #stop(name: TimerName): void {
     clearTimeout(this.#timers.get(name));
     this.#timers.delete(name);
+  }
+
+  #stopAll(): void {
+    for (const name of this.#timers.keys()) {
+      this.#stop(name);
+    }
   }
 }
 
