@@ -17,7 +17,7 @@ export declare class StreamError extends Error {
     });
 }
 /** How a stream has ended. */
-export interface Ended {
+export interface StreamEnded {
     /** The code of the Close; 1006 when the connection was lost. */
     readonly code: number;
     readonly reason: string;
@@ -26,7 +26,7 @@ export interface Ended {
 }
 export type HeaderFields = Readonly<Record<string, string>>;
 /** What a function for headers is told. */
-export interface Attempt {
+export interface HeadersAttempt {
     /** Whether the server has refused the credentials of the attempt before: do not give it the same again. */
     readonly rejected: boolean;
 }
@@ -48,7 +48,7 @@ export interface ClientOptions {
      * Headers of every stream, such as `authorization`: an object, or a function that is asked before each attempt to
      * connect. They are offered as a subprotocol, for a browser's script cannot set any.
      */
-    readonly headers?: HeaderFields | ((attempt: Attempt) => HeaderFields | Promise<HeaderFields>) | undefined;
+    readonly headers?: HeaderFields | ((attempt: HeadersAttempt) => HeaderFields | Promise<HeaderFields>) | undefined;
     /** Default: the global one. Node has none before version 22: give it that of the package `ws`. */
     readonly WebSocket?: (new (url: string, protocols: string[]) => WebSocketLike) | undefined;
 }
@@ -96,37 +96,37 @@ export interface StreamOptions {
     readonly on?: StreamEvents | undefined;
 }
 export type StreamState = "connecting" | "open" | "waiting" | "closed";
-type FieldValue = string | number | boolean | readonly (string | number | boolean)[] | null | undefined;
-type Fields = Readonly<Record<string, FieldValue>>;
+type StreamFieldValue = string | number | boolean | readonly (string | number | boolean)[] | null | undefined;
+type StreamFields = Readonly<Record<string, StreamFieldValue>>;
 /** Where a stream is. */
-interface Target {
+interface StreamTarget {
     readonly path: string;
-    readonly query?: Fields;
-    readonly headers?: Fields;
+    readonly query?: StreamFields;
+    readonly headers?: StreamFields;
     /** Whether a response comes before the end. */
     readonly responds?: boolean;
 }
 /** What the streams of one client share. */
-export declare class Dialer {
+export declare class StreamDialer {
     #private;
     constructor(url: string | URL, options: ClientOptions);
     /** Encode a parameter of a path. */
-    static segment(name: string, value: FieldValue): string;
+    static segment(name: string, value: StreamFieldValue): string;
     /** Encode a parameter that is the rest of a path, slashes and all. */
-    static segments(name: string, value: FieldValue): string;
+    static segments(name: string, value: StreamFieldValue): string;
     /** Whether asking again may give other headers. */
     get renews(): boolean;
-    headers(attempt: Attempt): Promise<HeaderFields>;
-    dial(target: Target, headers: HeaderFields): WebSocketLike;
+    headers(attempt: HeadersAttempt): Promise<HeaderFields>;
+    dial(target: StreamTarget, headers: HeaderFields): WebSocketLike;
 }
 /** One stream, over as many connections as it takes. */
-declare class Session {
+declare class StreamSession {
     #private;
     readonly ready: Promise<void>;
-    readonly closed: Promise<Ended>;
+    readonly closed: Promise<StreamEnded>;
     state: StreamState;
     dialect: string;
-    constructor(dialer: Dialer, target: Target, options: StreamOptions, resumes: boolean);
+    constructor(dialer: StreamDialer, target: StreamTarget, options: StreamOptions, resumes: boolean);
     /** Wait for the next message. */
     receive(): Promise<IteratorResult<unknown, undefined>>;
     /** Hand over one message. It resolves when the WebSocket has taken it. */
@@ -134,16 +134,16 @@ declare class Session {
     /** Say that no more messages come from this side. */
     end(): Promise<void>;
     /** End the stream from this side. */
-    close(code: number, reason: string): Promise<Ended>;
+    close(code: number, reason: string): Promise<StreamEnded>;
 }
 /** What every stream has. It connects at once; `await using` ends it with its block. */
-declare abstract class Stream {
-    protected readonly session: Session;
-    constructor(dialer: Dialer, target: Target, options?: StreamOptions, resumes?: boolean);
+declare abstract class AnyStream {
+    protected readonly session: StreamSession;
+    constructor(dialer: StreamDialer, target: StreamTarget, options?: StreamOptions, resumes?: boolean);
     /** Resolves when it is connected for the first time; rejects when it never will be. A refusal may come right after. */
     get ready(): Promise<void>;
     /** Resolves when the stream is over, and never rejects. */
-    get closed(): Promise<Ended>;
+    get closed(): Promise<StreamEnded>;
     get state(): StreamState;
     /** What the server speaks: `streamrt.v1` or `encore-ws`; empty before it is connected. */
     get dialect(): string;
@@ -151,15 +151,15 @@ declare abstract class Stream {
      * End the stream, both ways: what has come and was not read is thrown away. It resolves when the server knows, or
      * after 5 seconds.
      */
-    close(code?: number, reason?: string): Promise<Ended>;
+    close(code?: number, reason?: string): Promise<StreamEnded>;
     [Symbol.asyncDispose](): Promise<void>;
 }
 /** A stream of messages that come in: `for await (const message of stream)`. Leaving the loop closes it. */
-export declare class StreamIn<In> extends Stream implements AsyncIterable<In, undefined>, AsyncDisposable {
+export declare class StreamIn<In> extends AnyStream implements AsyncIterable<In, undefined>, AsyncDisposable {
     [Symbol.asyncIterator](): AsyncIterator<In, undefined>;
 }
 /** A stream of messages both ways. Leaving a `for await` loop over it does not close it. */
-export declare class StreamInOut<In, Out> extends Stream implements AsyncIterable<In, undefined>, AsyncDisposable {
+export declare class StreamInOut<In, Out> extends AnyStream implements AsyncIterable<In, undefined>, AsyncDisposable {
     [Symbol.asyncIterator](): AsyncIterator<In, undefined>;
     /**
      * Send one message. It resolves when the WebSocket has taken it and has room for more; whether it has arrived, only
@@ -170,9 +170,9 @@ export declare class StreamInOut<In, Out> extends Stream implements AsyncIterabl
     end(): Promise<void>;
 }
 /** A stream of messages that go out, and of one response. */
-export declare class StreamOutWithResponse<Out, Response> extends Stream implements AsyncDisposable {
+export declare class StreamOutWithResponse<Out, Response> extends AnyStream implements AsyncDisposable {
     #private;
-    constructor(dialer: Dialer, target: Target, options?: StreamOptions);
+    constructor(dialer: StreamDialer, target: StreamTarget, options?: StreamOptions);
     /** Send one message; see `StreamInOut.send`. */
     send(message: Out): Promise<void>;
     /** Say that no more messages come, as `response` does first. It takes a server that speaks `streamrt.v1`. */

@@ -72,6 +72,8 @@ const POLL = 0.01;
 const CLOSE_TIMEOUT = 5;
 /** Topics and keys whose position is kept; a stream hears one or two. They travel in a header, so there is a limit. */
 const MAX_POSITIONS = 64;
+/** Characters that the messages of one position have together, but for the last of them. */
+const MAX_HELD = 1 << 16;
 /** What one message counts for besides its text. */
 const MESSAGE_OVERHEAD = 64;
 /** Beyond it, setTimeout does not wait at all. */
@@ -94,7 +96,7 @@ function tunnel(headers) {
     return `encore.dev.headers.${encoded}`;
 }
 /** What the streams of one client share. */
-export class Dialer {
+export class StreamDialer {
     #base;
     #options;
     constructor(url, options) {
@@ -117,7 +119,7 @@ export class Dialer {
     /** Encode a parameter that is the rest of a path, slashes and all. */
     static segments(name, value) {
         const parts = String(value).split("/");
-        return parts.map((part) => (part === "" ? "" : Dialer.segment(name, part))).join("/");
+        return parts.map((part) => (part === "" ? "" : StreamDialer.segment(name, part))).join("/");
     }
     /** Whether asking again may give other headers. */
     get renews() {
@@ -175,10 +177,10 @@ function wayBack(closeCode, retryAfter) {
     return [1001, 1006, 1012, 1013].includes(closeCode) || (closeCode >= 4500 && closeCode < 4600) ? "again" : "none";
 }
 /** The server has sent what the dialect does not allow. */
-class Broken extends Error {
+class BrokenProtocol extends Error {
 }
 /** The fields of a control, each asked for by its kind. */
-class Control {
+class ControlFrame {
     #fields;
     type;
     constructor(data) {
@@ -190,7 +192,7 @@ class Control {
             parsed = null;
         }
         if (!isObject(parsed) || typeof parsed["type"] !== "string") {
-            throw new Broken("a binary frame must be a JSON object in UTF-8 with a text 'type'");
+            throw new BrokenProtocol("a binary frame must be a JSON object in UTF-8 with a text 'type'");
         }
         this.#fields = parsed;
         this.type = parsed["type"];
@@ -219,7 +221,7 @@ class Control {
         return (this.#fields[name] ?? null) === null ? null : read.call(this, name);
     }
     #wrong(name) {
-        throw new Broken(`the control '${this.type}' is wrong in '${name}'`);
+        throw new BrokenProtocol(`the control '${this.type}' is wrong in '${name}'`);
     }
 }
 function isObject(value) {
@@ -227,7 +229,7 @@ function isObject(value) {
 }
 const DONE = { value: undefined, done: true };
 /** One stream, over as many connections as it takes. */
-class Session {
+class StreamSession {
     ready;
     closed;
     state = "connecting";
@@ -453,11 +455,11 @@ class Session {
                 this.#message(data);
             }
             else if (this.dialect === V1) {
-                this.#control(new Control(data));
+                this.#control(new ControlFrame(data));
             }
         }
         catch (error) {
-            if (!(error instanceof Broken)) {
+            if (!(error instanceof BrokenProtocol)) {
                 throw error;
             }
             const failure = new StreamError("internal", `the server broke the protocol: ${error.message}`, {
@@ -471,29 +473,33 @@ class Session {
     #message(text) {
         this.#stop("first");
         if (this.#input !== null) {
-            throw new Broken("a message came behind the end of them");
+            throw new BrokenProtocol("a message came behind the end of them");
         }
         let value;
         try {
             value = JSON.parse(text);
         }
         catch {
-            throw new Broken("a message is not JSON");
+            throw new BrokenProtocol("a message is not JSON");
         }
         const message = { value, size: text.length + MESSAGE_OVERHEAD };
         if (this.#batch === null) {
             this.#deliver(message);
-            return;
         }
-        this.#batch.texts.push(message);
-        if (this.#batch.texts.length === this.#batch.messages) {
-            this.#releaseBatch();
+        else {
+            this.#hold(this.#batch, message);
         }
     }
     #control(control) {
+        if (this.#batch !== null) {
+            throw new BrokenProtocol("a control came amid the messages of a position");
+        }
         switch (control.type) {
             case "end":
-                this.#input ??= { failure: null };
+                if (this.#input !== null) {
+                    throw new BrokenProtocol("there was a second 'end'");
+                }
+                this.#input = { failure: null };
                 this.#serve();
                 break;
             case "error": {
@@ -525,32 +531,40 @@ class Session {
         const at = { topic: control.text("topic"), key: control.text("key"), position: control.text("position") };
         const messages = control.count("messages", 64);
         const recovered = control.optional("recovered", control.truth);
-        if (this.#batch !== null) {
-            throw new Broken("a position came amid the messages of another");
+        if (messages > 0 && this.#input !== null) {
+            throw new BrokenProtocol("a position came behind the end of the messages");
         }
         const asked = recovered !== null && this.#asked.delete(nameOf(at));
         if (asked) {
             this.#inLine(() => this.#events.recovered?.(at.topic, at.key, recovered));
         }
-        this.#batch = { at, messages, texts: [] };
         if (messages === 0) {
-            this.#releaseBatch();
+            this.#reach(at);
+        }
+        else {
+            this.#batch = { at, messages, held: [] };
         }
     }
-    /** Give out messages that are all there, and only now be where they lead to: so none comes twice. */
-    #releaseBatch() {
-        const batch = this.#batch;
-        this.#batch = null;
-        if (batch !== null) {
-            const name = nameOf(batch.at);
-            this.#positions.delete(name);
-            this.#positions.set(name, batch.at);
-            for (const oldest of [...this.#positions.keys()].slice(0, -MAX_POSITIONS)) {
-                this.#positions.delete(oldest);
-            }
-            batch.texts.forEach((message) => {
-                this.#deliver(message);
+    /** Hold a message back until the last one of its position is there: so none comes twice, whenever it ends. */
+    #hold({ at, messages, held }, message) {
+        if (held.reduce((sum, { size }) => sum + size - MESSAGE_OVERHEAD, 0) >= MAX_HELD) {
+            throw new BrokenProtocol("the messages of a position must have 64 KiB together");
+        }
+        held.push(message);
+        if (held.length === messages) {
+            this.#batch = null;
+            this.#reach(at);
+            held.forEach((one) => {
+                this.#deliver(one);
             });
+        }
+    }
+    #reach(at) {
+        const name = nameOf(at);
+        this.#positions.delete(name);
+        this.#positions.set(name, at);
+        for (const oldest of [...this.#positions.keys()].slice(0, -MAX_POSITIONS)) {
+            this.#positions.delete(oldest);
         }
     }
     #deliver(message) {
@@ -725,7 +739,6 @@ class Session {
         if (this.state === "closed") {
             return;
         }
-        this.#releaseBatch(); // nobody will send it again
         this.#drop();
         this.state = "closed";
         this.#options.signal?.removeEventListener("abort", this.#abort);
@@ -773,10 +786,10 @@ function toJson(message) {
     return text;
 }
 /** What every stream has. It connects at once; `await using` ends it with its block. */
-class Stream {
+class AnyStream {
     session;
     constructor(dialer, target, options = {}, resumes = true) {
-        this.session = new Session(dialer, target, options, resumes);
+        this.session = new StreamSession(dialer, target, options, resumes);
     }
     /** Resolves when it is connected for the first time; rejects when it never will be. A refusal may come right after. */
     get ready() {
@@ -805,7 +818,7 @@ class Stream {
     }
 }
 /** A stream of messages that come in: `for await (const message of stream)`. Leaving the loop closes it. */
-export class StreamIn extends Stream {
+export class StreamIn extends AnyStream {
     [Symbol.asyncIterator]() {
         return {
             next: () => this.session.receive(),
@@ -817,7 +830,7 @@ export class StreamIn extends Stream {
     }
 }
 /** A stream of messages both ways. Leaving a `for await` loop over it does not close it. */
-export class StreamInOut extends Stream {
+export class StreamInOut extends AnyStream {
     [Symbol.asyncIterator]() {
         return { next: () => this.session.receive() };
     }
@@ -834,7 +847,7 @@ export class StreamInOut extends Stream {
     }
 }
 /** A stream of messages that go out, and of one response. */
-export class StreamOutWithResponse extends Stream {
+export class StreamOutWithResponse extends AnyStream {
     #responds;
     constructor(dialer, target, options = {}) {
         super(dialer, target, options, false);

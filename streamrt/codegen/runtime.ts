@@ -96,7 +96,7 @@ export class StreamError extends Error {
 }
 
 /** How a stream has ended. */
-export interface Ended {
+export interface StreamEnded {
   /** The code of the Close; 1006 when the connection was lost. */
   readonly code: number;
   readonly reason: string;
@@ -107,7 +107,7 @@ export interface Ended {
 export type HeaderFields = Readonly<Record<string, string>>;
 
 /** What a function for headers is told. */
-export interface Attempt {
+export interface HeadersAttempt {
   /** Whether the server has refused the credentials of the attempt before: do not give it the same again. */
   readonly rejected: boolean;
 }
@@ -131,7 +131,7 @@ export interface ClientOptions {
    * Headers of every stream, such as `authorization`: an object, or a function that is asked before each attempt to
    * connect. They are offered as a subprotocol, for a browser's script cannot set any.
    */
-  readonly headers?: HeaderFields | ((attempt: Attempt) => HeaderFields | Promise<HeaderFields>) | undefined;
+  readonly headers?: HeaderFields | ((attempt: HeadersAttempt) => HeaderFields | Promise<HeaderFields>) | undefined;
   /** Default: the global one. Node has none before version 22: give it that of the package `ws`. */
   readonly WebSocket?: (new (url: string, protocols: string[]) => WebSocketLike) | undefined;
 }
@@ -184,14 +184,14 @@ export interface StreamOptions {
 
 export type StreamState = "connecting" | "open" | "waiting" | "closed";
 
-type FieldValue = string | number | boolean | readonly (string | number | boolean)[] | null | undefined;
-type Fields = Readonly<Record<string, FieldValue>>;
+type StreamFieldValue = string | number | boolean | readonly (string | number | boolean)[] | null | undefined;
+type StreamFields = Readonly<Record<string, StreamFieldValue>>;
 
 /** Where a stream is. */
-interface Target {
+interface StreamTarget {
   readonly path: string;
-  readonly query?: Fields;
-  readonly headers?: Fields;
+  readonly query?: StreamFields;
+  readonly headers?: StreamFields;
   /** Whether a response comes before the end. */
   readonly responds?: boolean;
 }
@@ -206,13 +206,15 @@ const POLL = 0.01;
 const CLOSE_TIMEOUT = 5;
 /** Topics and keys whose position is kept; a stream hears one or two. They travel in a header, so there is a limit. */
 const MAX_POSITIONS = 64;
+/** Characters that the messages of one position have together, but for the last of them. */
+const MAX_HELD = 1 << 16;
 /** What one message counts for besides its text. */
 const MESSAGE_OVERHEAD = 64;
 /** Beyond it, setTimeout does not wait at all. */
 const LONGEST_TIMER = 2 ** 31 - 1;
 
 /** Yield the fields that are there, with each of their texts. */
-function* entries(fields: Fields | undefined): Generator<[string, string[]]> {
+function* entries(fields: StreamFields | undefined): Generator<[string, string[]]> {
   for (const [name, value] of Object.entries(fields ?? {})) {
     if (value !== undefined && value !== null) {
       yield [name, (Array.isArray(value) ? value : [value]).map(String)];
@@ -235,7 +237,7 @@ function tunnel(headers: HeaderFields): string {
 }
 
 /** What the streams of one client share. */
-export class Dialer {
+export class StreamDialer {
   readonly #base: string;
   readonly #options: ClientOptions;
 
@@ -250,7 +252,7 @@ export class Dialer {
   }
 
   /** Encode a parameter of a path. */
-  static segment(name: string, value: FieldValue): string {
+  static segment(name: string, value: StreamFieldValue): string {
     const text = String(value);
     if (text === "" || text === "." || text === "..") {
       throw new RangeError(`the path parameter '${name}' cannot be '${text}', as that is no segment of a path`);
@@ -259,9 +261,9 @@ export class Dialer {
   }
 
   /** Encode a parameter that is the rest of a path, slashes and all. */
-  static segments(name: string, value: FieldValue): string {
+  static segments(name: string, value: StreamFieldValue): string {
     const parts = String(value).split("/");
-    return parts.map((part) => (part === "" ? "" : Dialer.segment(name, part))).join("/");
+    return parts.map((part) => (part === "" ? "" : StreamDialer.segment(name, part))).join("/");
   }
 
   /** Whether asking again may give other headers. */
@@ -269,12 +271,12 @@ export class Dialer {
     return typeof this.#options.headers === "function";
   }
 
-  async headers(attempt: Attempt): Promise<HeaderFields> {
+  async headers(attempt: HeadersAttempt): Promise<HeaderFields> {
     const { headers } = this.#options;
     return typeof headers === "function" ? await headers(attempt) : (headers ?? {});
   }
 
-  dial(target: Target, headers: HeaderFields): WebSocketLike {
+  dial(target: StreamTarget, headers: HeaderFields): WebSocketLike {
     const global = globalThis as unknown as { WebSocket?: NonNullable<ClientOptions["WebSocket"]> };
     const Constructor = this.#options.WebSocket ?? global.WebSocket;
     if (Constructor === undefined) {
@@ -326,10 +328,10 @@ function wayBack(closeCode: number, retryAfter: number | null): "none" | "again"
 }
 
 /** The server has sent what the dialect does not allow. */
-class Broken extends Error {}
+class BrokenProtocol extends Error {}
 
 /** The fields of a control, each asked for by its kind. */
-class Control {
+class ControlFrame {
   readonly #fields: Readonly<Record<string, unknown>>;
   readonly type: string;
 
@@ -341,7 +343,7 @@ class Control {
       parsed = null;
     }
     if (!isObject(parsed) || typeof parsed["type"] !== "string") {
-      throw new Broken("a binary frame must be a JSON object in UTF-8 with a text 'type'");
+      throw new BrokenProtocol("a binary frame must be a JSON object in UTF-8 with a text 'type'");
     }
     this.#fields = parsed;
     this.type = parsed["type"];
@@ -377,7 +379,7 @@ class Control {
   }
 
   #wrong(name: string): never {
-    throw new Broken(`the control '${this.type}' is wrong in '${name}'`);
+    throw new BrokenProtocol(`the control '${this.type}' is wrong in '${name}'`);
   }
 }
 
@@ -385,62 +387,67 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-interface Position {
+interface Whereabouts {
   readonly topic: string;
   readonly key: string;
   readonly position: string;
 }
 
 /** The messages that a position has announced, until the last of them is there. */
-interface Batch {
-  readonly at: Position;
+interface HeldBatch {
+  readonly at: Whereabouts;
   readonly messages: number;
-  readonly texts: { value: unknown; size: number }[];
+  readonly held: Arrival[];
 }
 
-type Incoming = { readonly value: unknown; readonly size: number } | { readonly tell: () => void };
+interface Arrival {
+  readonly value: unknown;
+  readonly size: number;
+}
 
-interface Outgoing {
+type InboxItem = Arrival | { readonly tell: () => void };
+
+interface OutboxItem {
   /** Null is the end. */
   readonly text: string | null;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
 }
 
-interface Reader {
+interface WaitingReader {
   readonly resolve: (result: IteratorResult<unknown, undefined>) => void;
   readonly reject: (error: unknown) => void;
 }
 
 const DONE: IteratorResult<never, undefined> = { value: undefined, done: true };
 
-type TimerName = "connect" | "first" | "silence" | "healthy" | "poll" | "pause" | "close";
+type StreamTimer = "connect" | "first" | "silence" | "healthy" | "poll" | "pause" | "close";
 
 /** One stream, over as many connections as it takes. */
-class Session {
+class StreamSession {
   readonly ready: Promise<void>;
-  readonly closed: Promise<Ended>;
+  readonly closed: Promise<StreamEnded>;
   state: StreamState = "connecting";
   dialect = "";
 
-  readonly #dialer: Dialer;
-  readonly #target: Target;
+  readonly #dialer: StreamDialer;
+  readonly #target: StreamTarget;
   readonly #options: StreamOptions;
   readonly #retry: Required<{ [Name in keyof ReconnectOptions]: number }> | null;
   /** Whether a new connection can go on where the one before was: not so for what has been uploaded. */
   readonly #resumes: boolean;
   readonly #events: StreamEvents;
-  readonly #timers = new Map<TimerName, ReturnType<typeof setTimeout>>();
-  readonly #positions = new Map<string, Position>();
-  readonly #inbox: Incoming[] = [];
-  readonly #readers: Reader[] = [];
-  readonly #outbox: Outgoing[] = [];
+  readonly #timers = new Map<StreamTimer, ReturnType<typeof setTimeout>>();
+  readonly #positions = new Map<string, Whereabouts>();
+  readonly #inbox: InboxItem[] = [];
+  readonly #readers: WaitingReader[] = [];
+  readonly #outbox: OutboxItem[] = [];
   readonly #abort = (): void => {
     this.#fail(this.#options.signal?.reason);
   };
   #setReady: () => void = () => undefined;
   #setFailed: (error: unknown) => void = () => undefined;
-  #setClosed: (ended: Ended) => void = () => undefined;
+  #setClosed: (ended: StreamEnded) => void = () => undefined;
 
   #socket: WebSocketLike | null = null;
   /** Counts connections, so that what is late for one of them does nothing to the next. */
@@ -453,14 +460,14 @@ class Session {
   #ending: Promise<void> | null = null;
   #endSent = false;
   #asked = new Set<string>();
-  #batch: Batch | null = null;
+  #batch: HeldBatch | null = null;
   #error: StreamError | null = null;
   #drainedAt: number | null = null;
   #attempts = 0;
   #bugs = 0;
   #renewed = false;
 
-  constructor(dialer: Dialer, target: Target, options: StreamOptions, resumes: boolean) {
+  constructor(dialer: StreamDialer, target: StreamTarget, options: StreamOptions, resumes: boolean) {
     const { reconnect, signal } = options;
     const wanted = reconnect === true ? {} : reconnect === false ? undefined : reconnect;
     this.#retry =
@@ -523,7 +530,7 @@ class Session {
   }
 
   /** End the stream from this side. */
-  close(code: number, reason: string): Promise<Ended> {
+  close(code: number, reason: string): Promise<StreamEnded> {
     if (code !== 1000 && !(code >= 3000 && code < 5000)) {
       throw new RangeError(`a client may close with 1000 or 3000 to 4999, not with ${String(code)}`);
     }
@@ -654,10 +661,10 @@ class Session {
       if (typeof data === "string") {
         this.#message(data);
       } else if (this.dialect === V1) {
-        this.#control(new Control(data));
+        this.#control(new ControlFrame(data));
       }
     } catch (error) {
-      if (!(error instanceof Broken)) {
+      if (!(error instanceof BrokenProtocol)) {
         throw error;
       }
       const failure = new StreamError("internal", `the server broke the protocol: ${error.message}`, {
@@ -672,29 +679,32 @@ class Session {
   #message(text: string): void {
     this.#stop("first");
     if (this.#input !== null) {
-      throw new Broken("a message came behind the end of them");
+      throw new BrokenProtocol("a message came behind the end of them");
     }
     let value: unknown;
     try {
       value = JSON.parse(text);
     } catch {
-      throw new Broken("a message is not JSON");
+      throw new BrokenProtocol("a message is not JSON");
     }
     const message = { value, size: text.length + MESSAGE_OVERHEAD };
     if (this.#batch === null) {
       this.#deliver(message);
-      return;
-    }
-    this.#batch.texts.push(message);
-    if (this.#batch.texts.length === this.#batch.messages) {
-      this.#releaseBatch();
+    } else {
+      this.#hold(this.#batch, message);
     }
   }
 
-  #control(control: Control): void {
+  #control(control: ControlFrame): void {
+    if (this.#batch !== null) {
+      throw new BrokenProtocol("a control came amid the messages of a position");
+    }
     switch (control.type) {
       case "end":
-        this.#input ??= { failure: null };
+        if (this.#input !== null) {
+          throw new BrokenProtocol("there was a second 'end'");
+        }
+        this.#input = { failure: null };
         this.#serve();
         break;
       case "error": {
@@ -723,41 +733,49 @@ class Session {
     }
   }
 
-  #position(control: Control): void {
+  #position(control: ControlFrame): void {
     const at = { topic: control.text("topic"), key: control.text("key"), position: control.text("position") };
     const messages = control.count("messages", 64);
     const recovered = control.optional("recovered", control.truth);
-    if (this.#batch !== null) {
-      throw new Broken("a position came amid the messages of another");
+    if (messages > 0 && this.#input !== null) {
+      throw new BrokenProtocol("a position came behind the end of the messages");
     }
     const asked = recovered !== null && this.#asked.delete(nameOf(at));
     if (asked) {
       this.#inLine(() => this.#events.recovered?.(at.topic, at.key, recovered));
     }
-    this.#batch = { at, messages, texts: [] };
     if (messages === 0) {
-      this.#releaseBatch();
+      this.#reach(at);
+    } else {
+      this.#batch = { at, messages, held: [] };
     }
   }
 
-  /** Give out messages that are all there, and only now be where they lead to: so none comes twice. */
-  #releaseBatch(): void {
-    const batch = this.#batch;
-    this.#batch = null;
-    if (batch !== null) {
-      const name = nameOf(batch.at);
-      this.#positions.delete(name);
-      this.#positions.set(name, batch.at);
-      for (const oldest of [...this.#positions.keys()].slice(0, -MAX_POSITIONS)) {
-        this.#positions.delete(oldest);
-      }
-      batch.texts.forEach((message) => {
-        this.#deliver(message);
+  /** Hold a message back until the last one of its position is there: so none comes twice, whenever it ends. */
+  #hold({ at, messages, held }: HeldBatch, message: Arrival): void {
+    if (held.reduce((sum, { size }) => sum + size - MESSAGE_OVERHEAD, 0) >= MAX_HELD) {
+      throw new BrokenProtocol("the messages of a position must have 64 KiB together");
+    }
+    held.push(message);
+    if (held.length === messages) {
+      this.#batch = null;
+      this.#reach(at);
+      held.forEach((one) => {
+        this.#deliver(one);
       });
     }
   }
 
-  #deliver(message: { value: unknown; size: number }): void {
+  #reach(at: Whereabouts): void {
+    const name = nameOf(at);
+    this.#positions.delete(name);
+    this.#positions.set(name, at);
+    for (const oldest of [...this.#positions.keys()].slice(0, -MAX_POSITIONS)) {
+      this.#positions.delete(oldest);
+    }
+  }
+
+  #deliver(message: Arrival): void {
     if (this.#input !== null) {
       return;
     }
@@ -883,7 +901,7 @@ class Session {
     this.#comeBack({ code: 1006, reason: "", error });
   }
 
-  #comeBack(ended: Ended & { readonly error: StreamError }): void {
+  #comeBack(ended: StreamEnded & { readonly error: StreamError }): void {
     const retry = this.#retry;
     const way = wayBack(ended.code, ended.error.retryAfter);
     const hopeless =
@@ -935,11 +953,10 @@ class Session {
     }
   }
 
-  #finish(ended: Ended, failure: unknown): void {
+  #finish(ended: StreamEnded, failure: unknown): void {
     if (this.state === "closed") {
       return;
     }
-    this.#releaseBatch(); // nobody will send it again
     this.#drop();
     this.state = "closed";
     this.#options.signal?.removeEventListener("abort", this.#abort);
@@ -958,12 +975,12 @@ class Session {
     this.#serve();
   }
 
-  #after(name: TimerName, seconds: number, action: () => void): void {
+  #after(name: StreamTimer, seconds: number, action: () => void): void {
     this.#stop(name);
     this.#timers.set(name, setTimeout(action, Math.min(seconds * 1000, LONGEST_TIMER)));
   }
 
-  #stop(name: TimerName): void {
+  #stop(name: StreamTimer): void {
     clearTimeout(this.#timers.get(name));
     this.#timers.delete(name);
   }
@@ -975,7 +992,7 @@ class Session {
   }
 }
 
-function nameOf({ topic, key }: Position): string {
+function nameOf({ topic, key }: Whereabouts): string {
   return JSON.stringify([topic, key]);
 }
 
@@ -996,11 +1013,11 @@ function toJson(message: unknown): string {
 }
 
 /** What every stream has. It connects at once; `await using` ends it with its block. */
-abstract class Stream {
-  protected readonly session: Session;
+abstract class AnyStream {
+  protected readonly session: StreamSession;
 
-  constructor(dialer: Dialer, target: Target, options: StreamOptions = {}, resumes = true) {
-    this.session = new Session(dialer, target, options, resumes);
+  constructor(dialer: StreamDialer, target: StreamTarget, options: StreamOptions = {}, resumes = true) {
+    this.session = new StreamSession(dialer, target, options, resumes);
   }
 
   /** Resolves when it is connected for the first time; rejects when it never will be. A refusal may come right after. */
@@ -1009,7 +1026,7 @@ abstract class Stream {
   }
 
   /** Resolves when the stream is over, and never rejects. */
-  get closed(): Promise<Ended> {
+  get closed(): Promise<StreamEnded> {
     return this.session.closed;
   }
 
@@ -1026,7 +1043,7 @@ abstract class Stream {
    * End the stream, both ways: what has come and was not read is thrown away. It resolves when the server knows, or
    * after 5 seconds.
    */
-  close(code = 1000, reason = ""): Promise<Ended> {
+  close(code = 1000, reason = ""): Promise<StreamEnded> {
     return this.session.close(code, reason);
   }
 
@@ -1036,7 +1053,7 @@ abstract class Stream {
 }
 
 /** A stream of messages that come in: `for await (const message of stream)`. Leaving the loop closes it. */
-export class StreamIn<In> extends Stream implements AsyncIterable<In, undefined>, AsyncDisposable {
+export class StreamIn<In> extends AnyStream implements AsyncIterable<In, undefined>, AsyncDisposable {
   [Symbol.asyncIterator](): AsyncIterator<In, undefined> {
     return {
       next: () => this.session.receive() as Promise<IteratorResult<In, undefined>>,
@@ -1049,7 +1066,7 @@ export class StreamIn<In> extends Stream implements AsyncIterable<In, undefined>
 }
 
 /** A stream of messages both ways. Leaving a `for await` loop over it does not close it. */
-export class StreamInOut<In, Out> extends Stream implements AsyncIterable<In, undefined>, AsyncDisposable {
+export class StreamInOut<In, Out> extends AnyStream implements AsyncIterable<In, undefined>, AsyncDisposable {
   [Symbol.asyncIterator](): AsyncIterator<In, undefined> {
     return { next: () => this.session.receive() as Promise<IteratorResult<In, undefined>> };
   }
@@ -1069,10 +1086,10 @@ export class StreamInOut<In, Out> extends Stream implements AsyncIterable<In, un
 }
 
 /** A stream of messages that go out, and of one response. */
-export class StreamOutWithResponse<Out, Response> extends Stream implements AsyncDisposable {
+export class StreamOutWithResponse<Out, Response> extends AnyStream implements AsyncDisposable {
   readonly #responds: boolean;
 
-  constructor(dialer: Dialer, target: Target, options: StreamOptions = {}) {
+  constructor(dialer: StreamDialer, target: StreamTarget, options: StreamOptions = {}) {
     super(dialer, target, options, false);
     this.#responds = target.responds ?? false;
   }

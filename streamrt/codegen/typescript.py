@@ -186,10 +186,10 @@ class _Writer:
             names = _members_of(of.name for of in endpoints)
             methods = "\n".join(self._method(endpoint, names[endpoint.name]) for endpoint in endpoints)
             constructor = {
-                "typescript": "  readonly #dialer: Dialer;\n\n"
-                "  constructor(dialer: Dialer) {\n    this.#dialer = dialer;\n  }\n",
+                "typescript": "  readonly #dialer: StreamDialer;\n\n"
+                "  constructor(dialer: StreamDialer) {\n    this.#dialer = dialer;\n  }\n",
                 "javascript": "  #dialer;\n\n  constructor(dialer) {\n    this.#dialer = dialer;\n  }\n",
-                "declarations": "  #private;\n  constructor(dialer: Dialer);\n",
+                "declarations": "  #private;\n  constructor(dialer: StreamDialer);\n",
             }[self._language]
             name = _service_class(self._properties[service])
             comment = f"/** The streams of the service `{service}`. */\n"
@@ -209,7 +209,7 @@ class _Writer:
         body = ";\n"
         if self._language != "declarations":
             made = "".join(f"    this.{of} = new {_service_class(of)}(dialer);\n" for of in members)
-            body = f" {{\n    const dialer = new Dialer(url, options);\n{made}  }}\n"
+            body = f" {{\n    const dialer = new StreamDialer(url, options);\n{made}  }}\n"
         comment = f"/** A client of `{title}`: a property for each service, a method for each of its streams. */\n"
         return f"{comment}{self._export_class} Client {{\n{fields}\n  constructor({parameters}){body}}}\n"
 
@@ -278,7 +278,7 @@ def _segment(segment: Segment, fields: dict[str, Parameter]) -> str:
     if segment.kind == "text":
         return PathTemplate("", (segment,)).render({})[1:]  # percent-encoded, it has no backtick and no backslash
     called = "segment" if segment.kind == "parameter" else "segments"
-    return f"${{Dialer.{called}({json.dumps(segment.text)}, {_member(fields[segment.text])})}}"
+    return f"${{StreamDialer.{called}({json.dumps(segment.text)}, {_member(fields[segment.text])})}}"
 
 
 def _member(field: Parameter) -> str:

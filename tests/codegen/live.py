@@ -5,7 +5,19 @@ from typing import Annotated
 import trio
 from attrs import asdict, frozen
 
-from streamrt import APIError, App, Header, Query, Service, StreamIn, StreamInOut, StreamOut, get_auth_data
+from streamrt import (
+    APIError,
+    App,
+    Header,
+    History,
+    Query,
+    Service,
+    StreamIn,
+    StreamInOut,
+    StreamOut,
+    Topic,
+    get_auth_data,
+)
 
 
 @frozen
@@ -21,6 +33,11 @@ class Total:
 @frozen
 class Until:
     end: int
+
+
+@frozen
+class Room:
+    room: str
 
 
 @frozen
@@ -58,6 +75,7 @@ class User:
 
 
 service = Service("live")
+said = Topic("live.said", Number, history=History(messages=100))
 
 
 @service.stream_in(expose=True)
@@ -76,6 +94,14 @@ async def count(handshake: Until, stream: StreamOut[Number]) -> None:
     """Count, and then end."""
     for value in range(handshake.end):
         await stream.send(Number(value))
+
+
+@service.stream_in_out("/rooms/{room}", expose=True)
+async def talk(handshake: Room, stream: StreamInOut[Number, Number]) -> None:
+    """Tell everything to all in a room, and to who comes back what it has missed."""
+    async with said.attach(stream, key=handshake.room):
+        async for number in stream:
+            await said.publish(number, key=handshake.room)
 
 
 @service.stream_out(expose=True)

@@ -190,6 +190,12 @@ def test_what_typescript_has_is_no_name_of_a_type() -> None:
     assert block("export interface RecordType ") == ["sizes: Size[];"]
 
 
+def test_the_runtime_takes_no_name_that_a_message_may_want() -> None:
+    names = "Attempt Batch Control Error_ Event Message Position Reader Session Stream Target".split()
+    text = written(app_of(*(frozen(type(name, (), {"__annotations__": {"of": int}})) for name in names)))
+    assert [block(f"export interface {name} ", text) for name in names] == [["of: number;"]] * len(names)
+
+
 def test_methods_and_properties_are_in_camel_case_and_unique() -> None:
     methods = re.findall(
         r"^  (\w+)\((?:handshake|options)", written().partition("class MyShopService")[2], re.MULTILINE
@@ -219,7 +225,8 @@ def test_a_handshake_goes_where_the_server_looks_for_it() -> None:
     head = "findAll(handshake: Find, options?: StreamOptions): StreamInOut<Made | Gone, MadeInput | Gone> {"
     assert block(head) == [
         "const target = {",
-        'path: `/find/${Dialer.segment("shelf", handshake.shelf)}/${Dialer.segments("rest", handshake.rest)}`,',
+        'path: `/find/${StreamDialer.segment("shelf", handshake.shelf)}/'
+        '${StreamDialer.segments("rest", handshake.rest)}`,',
         'query: { "word[]": handshake.words, exact: handshake.exact, since: handshake.since },',
         'headers: { sizes: handshake.sizes, "x-trace": handshake.trace },',
         "};",

@@ -179,3 +179,31 @@ test("a message has to be JSON", async () => {
   await assert.rejects(stream.send(undefined), TypeError);
   await stream.close();
 });
+
+test("who comes back hears what was said meanwhile, once and in order", { skip: !isV1 }, async () => {
+  const sockets = [];
+  class Kept extends Offering {
+    constructor(...all) {
+      super(...all);
+      sockets.push(this);
+    }
+  }
+  const told = [];
+  const on = { recovered: (...all) => told.push(all), back: () => told.push("back") };
+  const client = new Client(url, { WebSocket: Kept });
+  const ada = client.live.talk({ room: "größer" }, { reconnect: { base: 0.01 }, on });
+  const bob = live.talk({ room: "größer" });
+  const messages = ada[Symbol.asyncIterator]();
+  const heard = async () => (await messages.next()).value.value;
+  await ada.send({ value: 0 });
+  assert.equal(await heard(), 0); // now she is there
+  for (let round = 1; round <= 5; round += 1) {
+    await bob.send({ value: 2 * round - 1 });
+    assert.equal(await heard(), 2 * round - 1);
+    sockets.at(-1).terminate();
+    await bob.send({ value: 2 * round });
+    assert.equal(await heard(), 2 * round);
+    assert.deepEqual(told.splice(0), ["back", ["live.said", "größer", true]]);
+  }
+  await Promise.all([ada.close(), bob.close()]);
+});

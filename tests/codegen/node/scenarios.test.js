@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { afterEach, beforeEach, test } from "node:test";
 import { Clock, FakeWebSocket, settled } from "./world.js";
 
-const { Dialer, StreamError, StreamInOut, StreamOutWithResponse } = await import(process.env.CLIENT);
+const { StreamDialer, StreamError, StreamInOut, StreamOutWithResponse } = await import(process.env.CLIENT);
 const scenarios = JSON.parse(readFileSync(process.env.SCENARIOS, "utf8"));
 
 let clock;
@@ -56,7 +56,7 @@ class Play {
       given: { authorization: "Bearer ada" },
     };
     FakeWebSocket.dialled = [];
-    const dialer = new Dialer("ws://server", { WebSocket: FakeWebSocket, headers: functions[headers] });
+    const dialer = new StreamDialer("ws://server", { WebSocket: FakeWebSocket, headers: functions[headers] });
     const all = {
       ...Object.fromEntries(Object.entries(rest).map(([name, value]) => [camel(name), value])),
       signal: this.controller.signal,
