@@ -225,8 +225,10 @@ def test_a_handshake_goes_where_the_server_looks_for_it() -> None:
     head = "findAll(handshake: Find, options?: StreamOptions): StreamInOut<Made | Gone, MadeInput | Gone> {"
     assert block(head) == [
         "const target = {",
-        'path: `/find/${StreamDialer.segment("shelf", handshake.shelf)}/'
-        '${StreamDialer.segments("rest", handshake.rest)}`,',
+        (
+            'path: `/find/${StreamDialer.segment("shelf", handshake.shelf)}/'
+            '${StreamDialer.segments("rest", handshake.rest)}`,'
+        ),
         'query: { "word[]": handshake.words, exact: handshake.exact, since: handshake.since },',
         'headers: { sizes: handshake.sizes, "x-trace": handshake.trace },',
         "};",
