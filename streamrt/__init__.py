@@ -16,6 +16,7 @@ from streamrt.api.stream import StreamIn as StreamIn
 from streamrt.api.stream import StreamInOut as StreamInOut
 from streamrt.api.stream import StreamOut as StreamOut
 from streamrt.api.stream import StreamOutWithResponse as StreamOutWithResponse
+from streamrt.api.stream import TopicPosition as TopicPosition
 from streamrt.app import App as App
 from streamrt.client.client import Client as Client
 from streamrt.client.client import get_client as get_client
