@@ -109,7 +109,7 @@ def _shortfalls(results: Sequence[Result]) -> Iterator[str]:
     ]
     if slower:
         yield ""
-        yield "**Peers that are ahead:**"
+        yield "**Peers that are ahead** (streamrt, FastAPI and Litestar decode and encode messages, the others do not):"
         yield ""
         yield from slower
     failures = [f"{server} in {result.name}" for result in results for server in result.failures]

@@ -181,7 +181,7 @@ def test_the_report_begins_with_what_falls_short_and_has_every_figure_and_pictur
     first, ratios, *_ = text.split("\n## ")
     assert "goals that streamrt has here" in first
     assert "**It falls short of these:**" not in first  # no peer of a goal was measured
-    assert "**Peers that are ahead:**\n\n- echo-50: ws 2.00 x\n- echo-500: ws 2.00 x\n" in first
+    assert "the others do not):\n\n- echo-50: ws 2.00 x\n- echo-500: ws 2.00 x\n" in first
     assert "did not do what was asked:** streamrt in chat." in first
     assert "| scenario | ws | *trio_tcp* |" in ratios
     assert "| echo-50 | 0.50 | 0.25 |" in ratios
