@@ -71,7 +71,7 @@ def _microseconds_for_all(figure: float, result: Result) -> float:
 KINDS: Sequence[Kind] = (
     Kind("an echo, by connections", "µs", ("echo-50", "echo-500"), _connections, _microseconds),
     Kind(
-        "a published message, by subscribers",
+        "a published message, by subscribers; in bursts of 64, and of 8 to 2,000",
         "µs",
         ("fanout-20", "fanout-200", "fanout-2000"),
         _connections,
