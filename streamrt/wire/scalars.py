@@ -88,7 +88,8 @@ def expectation(resolved: Any) -> str:
     """Say what JSON is expected where a resolved type is."""
     origin = get_origin(resolved)
     if origin is Union:
-        return " or ".join(dict.fromkeys(map(expectation, get_args(resolved))))
+        # In an order of its own: to typing, `int | None` and `None | int` are one type, and the first stands for both.
+        return " or ".join(sorted({*map(expectation, get_args(resolved))}, key=lambda name: (name == "null", name)))
     if origin is Literal:
         return "one of " + ", ".join(came(value) for _, value in literals(resolved))
     return _NAMES.get(resolved) or ("an array" if origin in ARRAYS else "an object")

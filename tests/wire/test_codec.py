@@ -323,9 +323,11 @@ def test_what_is_written_is_read_back(message_type: Any, value: Any, text: str |
         (dict[str, int], "[]", "expected an object, got an array"),
         (Item, "[]", "expected an object, got an array"),
         (Item, "null", "expected an object, got null"),
-        (Event, "1", "expected an object or null or a string, got 1"),
+        (Event, "1", "expected a string or an object or null, got 1"),
         (int | str | None, "1.5", "expected an integer, got 1.5"),
         (int | None, "[]", "expected an integer or null, got an array"),
+        (None | bytes | int, "[]", "expected an integer or bytes in base64 or null, got an array"),
+        (int | bytes | None, "[]", "expected an integer or bytes in base64 or null, got an array"),
     ],
 )
 def test_nothing_is_guessed_on_the_way_in(message_type: Any, text: str, fault: str | None) -> None:
