@@ -54,9 +54,10 @@ def answering(*answers: bytes, first: bytes = b"", speech: Speech = "websocket")
             for answer in answers:
                 connection.recv(4096)
                 connection.sendall(answer)
-            if answers[-1:] != (b"",):
-                while connection.recv(4096):
-                    pass
+            if answers[-1:] == (b"",):
+                connection.shutdown(socket.SHUT_WR)  # closed with something unread, it would be reset
+            while connection.recv(4096):
+                pass
 
     with serving(serve, speech) as server:
         yield server
