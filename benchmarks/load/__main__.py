@@ -25,7 +25,7 @@ from .scenarios import SCENARIOS, Scenario
 LOCAL = harness.ROOT / "benchmarks" / "results" / "local"
 """Where the figures go when nothing else is said; git ignores it."""
 
-SLOW_TO_START = frozenset({"streamrt_hypercorn", "trio_websocket", "websockets_trio", "uvicorn"})
+NOT_QUICK = frozenset({"streamrt_hypercorn", "trio_websocket", "websockets_trio", "uvicorn"})
 """Peers that a quick run does without."""
 
 commands: Commands = Commands(
@@ -87,7 +87,7 @@ def main(
         except LoadError as error:
             sys.exit(str(error))
         return 0
-    wanted = {OURS, *_matching(peer, PEERS)} - (SLOW_TO_START if quick and not peer else set())
+    wanted = {OURS, *_matching(peer, PEERS)} - (NOT_QUICK if quick and not peer else set())
     missing = [name for name in PEERS if name in wanted and not PEERS[name].is_installed]
     if missing:
         console.print(f"not installed, and left out: {', '.join(missing)}")

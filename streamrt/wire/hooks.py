@@ -12,7 +12,7 @@ The rules of this file:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from decimal import Decimal
 from enum import Enum
@@ -109,14 +109,14 @@ def _array(resolved: Any, hook_of: Callable[[Any], Hook], accepted: tuple[Any, .
     origin, args = get_origin(resolved), get_args(resolved)
     fixed = origin is tuple and args[-1:] != (...,)
     hooks = [hook_of(arg) for arg in args if arg is not ...]
-    all_plain = ALL_PLAIN.get(hooks[0] if hooks else None, _never)
+    all_plain = ALL_PLAIN.get(hooks[0]) if hooks else None
     what = "an array" if accepted == (list,) else " or ".join(a_or_an(cls.__name__) for cls in accepted)
 
     def hook(value: Any, _: Any = None) -> Any:
         if not isinstance(value, accepted):
             raise expected(what, value, "a list" if isinstance(value, list) else None)
         if not fixed:
-            items = value if all_plain(value) else _map(hooks[0], value)
+            items = value if all_plain is not None and all_plain(value) else _map(hooks[0], value)
         elif len(value) == len(hooks):
             items = _map(lambda pair: pair[0](pair[1]), zip(hooks, value, strict=True))
         else:
@@ -127,10 +127,6 @@ def _array(resolved: Any, hook_of: Callable[[Any], Hook], accepted: tuple[Any, .
             raise Wrong([("", f"cannot be a set: {error}")]) from None
 
     return hook
-
-
-def _never(values: Collection[Any]) -> bool:  # noqa: ARG001
-    return False
 
 
 def _mapping(key_hook: Hook, hook: Hook, accepted: Any) -> Hook:

@@ -255,7 +255,7 @@ def _all_integers(values: Collection[Any]) -> bool:
 
 
 # Of many values at once, whether each would be taken as it is: a list of thousands goes at the speed of C.
-ALL_PLAIN: Final[dict[Hook | None, Callable[[Collection[Any]], bool]]] = {
+ALL_PLAIN: Final[dict[Hook, Callable[[Collection[Any]], bool]]] = {
     string_out: _all_strings,
     integer: _all_integers,
     float_out: lambda values: _all_are(float, values) and all(map(isfinite, values)),

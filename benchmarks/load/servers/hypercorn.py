@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
-from functools import cache, partial
+from functools import partial
 from socket import socket
 from typing import Any, TypeAlias
 
@@ -14,20 +14,13 @@ import trio
 from hypercorn.config import Config
 
 from benchmarks.load import wire
-from benchmarks.load.servers import BURST
+from benchmarks.load.servers import BURST, READY, ticks
 
 Event: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Event]]
 Send: TypeAlias = Callable[[Event], Awaitable[None]]
 
-READY = wire.encode(wire.READY).decode()
 rooms: defaultdict[str, list[Send]] = defaultdict(list)
-
-
-@cache
-def ticks(size: int) -> list[str]:
-    """Return what is published, twice, so that any order is a slice of it."""
-    return [wire.encode(tick).decode() for tick in wire.ticks(size)] * 2
 
 
 async def app(scope: Event, receive: Receive, send: Send) -> None:

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from benchmarks.load import wire
-from benchmarks.load.servers import BURST, uvicorn
+from benchmarks.load.servers import BURST, READY, uvicorn
 
 Route: TypeAlias = Callable[[str], Callable[[Callable[..., Any]], Any]]
 
@@ -47,7 +47,6 @@ class Order(msgspec.Struct):
     apart: bool
 
 
-READY = wire.encode(wire.READY).decode()
 decode = msgspec.json.Decoder(Message).decode
 
 

@@ -10,7 +10,6 @@ import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
-from functools import cache
 from importlib import import_module
 from socket import socket
 from typing import Any, TypeAlias
@@ -18,7 +17,7 @@ from typing import Any, TypeAlias
 import trio
 
 from benchmarks.load import wire
-from benchmarks.load.servers import BURST, hypercorn
+from benchmarks.load.servers import BURST, READY, hypercorn, ticks
 
 Handler: TypeAlias = Callable[..., Awaitable[None]]
 
@@ -27,14 +26,7 @@ app: Any = import_module("quart_trio").QuartTrio(__name__)
 websocket: Any = import_module("quart").websocket
 route: Callable[[str], Callable[[Handler], Handler]] = app.websocket
 
-READY = wire.encode(wire.READY).decode()
 rooms: defaultdict[str, set[trio.MemorySendChannel[str]]] = defaultdict(set)
-
-
-@cache
-def ticks(size: int) -> list[str]:
-    """Return what is published, twice, so that any order is a slice of it."""
-    return [wire.encode(tick).decode() for tick in wire.ticks(size)] * 2
 
 
 @contextmanager

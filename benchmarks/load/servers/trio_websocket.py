@@ -5,22 +5,15 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from contextlib import suppress
-from functools import cache
 from socket import socket
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, WebSocketServer
 
 from benchmarks.load import wire
+from benchmarks.load.servers import READY, ticks
 
-READY = wire.encode(wire.READY).decode()
 rooms: defaultdict[str, list[WebSocketConnection]] = defaultdict(list)
-
-
-@cache
-def ticks(size: int) -> list[str]:
-    """Return what is published, twice, so that any order is a slice of it."""
-    return [wire.encode(tick).decode() for tick in wire.ticks(size)] * 2
 
 
 async def handle(request: WebSocketRequest) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from functools import cache
 from importlib import import_module
 from socket import socket
 from typing import Any
@@ -14,16 +13,10 @@ from websockets.asyncio.server import ServerConnection, broadcast
 from websockets.asyncio.server import serve as serve_websocket
 
 from benchmarks.load import wire
+from benchmarks.load.servers import READY, ticks
 
-READY = wire.encode(wire.READY).decode()
 subscribers: set[ServerConnection] = set()
 rooms: defaultdict[str, set[ServerConnection]] = defaultdict(set)
-
-
-@cache
-def ticks(size: int) -> list[str]:
-    """Return what is published, twice, so that any order is a slice of it."""
-    return [wire.encode(tick).decode() for tick in wire.ticks(size)] * 2
 
 
 async def handle(connection: ServerConnection) -> None:

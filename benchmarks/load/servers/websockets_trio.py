@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from functools import cache, partial
+from functools import partial
 from socket import socket
 
 import trio
@@ -12,16 +12,10 @@ from websockets.trio.server import ServerConnection, broadcast
 from websockets.trio.server import serve as serve_websocket
 
 from benchmarks.load import wire
+from benchmarks.load.servers import READY, ticks
 
-READY = wire.encode(wire.READY).decode()
 subscribers: set[ServerConnection] = set()
 rooms: defaultdict[str, set[ServerConnection]] = defaultdict(set)
-
-
-@cache
-def ticks(size: int) -> list[str]:
-    """Return what is published, twice, so that any order is a slice of it."""
-    return [wire.encode(tick).decode() for tick in wire.ticks(size)] * 2
 
 
 async def handle(connection: ServerConnection) -> None:

@@ -17,10 +17,13 @@ afterEach(() => clock.uninstall());
 
 const camel = (name) => name.replace(/_(\w)/g, (_, letter) => letter.toUpperCase());
 
-/** Fill in what a scenario is tried for each of. */
+/** Fill in what a scenario is tried for each of, and texts that are given by their length. */
 function fill(value, each) {
   if (typeof value === "string" && value.startsWith("$")) {
-    return each[value.slice(1)];
+    return fill(each[value.slice(1)], each);
+  }
+  if (value?.text_of !== undefined) {
+    return "x".repeat(value.text_of);
   }
   if (Array.isArray(value)) {
     return value.map((of) => fill(of, each));
