@@ -20,6 +20,14 @@ from streamrt.api.stream import TopicPosition as TopicPosition
 from streamrt.app import App as App
 from streamrt.client.client import Client as Client
 from streamrt.client.client import get_client as get_client
+from streamrt.client.dialling import Attempt as Attempt
+from streamrt.client.events import Back as Back
+from streamrt.client.events import Draining as Draining
+from streamrt.client.events import Gap as Gap
+from streamrt.client.events import Lost as Lost
+from streamrt.client.events import Recovered as Recovered
+from streamrt.client.events import StreamEvent as StreamEvent
+from streamrt.client.reconnect import Reconnect as Reconnect
 from streamrt.errors import APIError as APIError
 from streamrt.errors import Ended as Ended
 from streamrt.errors import Fault as Fault

@@ -6,28 +6,28 @@ connection as a handler's stream, so channels, limits and endings are the same o
 
 from __future__ import annotations
 
+import math
 import re
 import ssl
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, TypeVar, final, overload
+from typing import Any, TypedDict, TypeVar, Unpack, final, overload
 from urllib.parse import urlencode
-
-import attrs
-import trio
 
 from streamrt.api import context
 from streamrt.api.endpoint import Endpoint, StreamInEndpoint, StreamInOutEndpoint, StreamOutEndpoint
 from streamrt.api.limits import Limits
-from streamrt.api.request import Request, next_connection_id
-from streamrt.api.stream import Stream, StreamIn, StreamInOut, StreamOutWithResponse, TopicPosition
-from streamrt.runtime.connection import Connection
+from streamrt.api.stream import Port, Stream, StreamIn, StreamInOut, StreamOutWithResponse, TopicPosition
 from streamrt.runtime.host import current_host
 from streamrt.wire.codec import codec
-from streamrt.wire.dialect import RESUME, render_positions
+from streamrt.wire.dialect import Headers
 
 from .connector import Connector, Target, header_lines
+from .dialling import Call, Dialler, HeadersFunction
+from .events import Tell
 from .memory import MemoryConnector
+from .reconnect import Reconnect
+from .reconnecting import ReconnectingPort
 from .websocket import WebSocketConnector
 
 H = TypeVar("H")
@@ -39,6 +39,36 @@ R = TypeVar("R")
 _is_path = re.compile(r"/[!-\"$->@-~]*").fullmatch  # visible ASCII, but for # and ?
 
 
+class StreamOptions(TypedDict, total=False):
+    """What a stream may be opened with.
+
+    Args:
+        reconnect: How the stream comes back when its connection is lost, which it otherwise does not. An upload, to a
+            stream_in endpoint, does so only until it is connected: what was sent would be missing.
+        first_message_timeout: Seconds from connecting to the first message; past them the stream ends, or its
+            connection is lost, with `DeadlineExceeded`. Default: any.
+        silence_timeout: Seconds in which something must be heard, while this end listens; the same. Default: any; the
+            heartbeat notices a server that is gone.
+        on: Is called with what happens; see `StreamEvent`. It must not wait, and what it raises ends the stream.
+    """
+
+    reconnect: Reconnect | None
+    first_message_timeout: float
+    silence_timeout: float
+    on: Tell | None
+
+
+class ResumeOptions(StreamOptions, total=False):
+    """What a stream that brings messages may be opened with besides.
+
+    Args:
+        resume: Where a stream before this one was in the topics that it heard, `Stream.positions`: this one goes on
+            from there, where their histories still have what comes after. One that reconnects does so by itself.
+    """
+
+    resume: Iterable[TopicPosition]
+
+
 @final
 class Client:
     """Opens streams to the endpoints of a server.
@@ -48,10 +78,12 @@ class Client:
 
     Args:
         url: Of the server: ``ws://host:port`` or ``https://host/where/it/is/mounted``.
-        headers: Sent with each stream, before those of its handshake.
+        headers: Sent with each stream, before those of its handshake: a mapping, or an async function that is asked
+            before each attempt to connect, and told in `Attempt` whether the ones before were refused.
         ssl_context: For TLS. Default: the system's authorities.
-        connect_timeout: Seconds until a connection must stand. Default 10.
-        limits: Of this end of its streams. Default: those of `Limits`.
+        connect_timeout: Seconds until a connection must stand, with the asking for headers. Default 10.
+        limits: Of this end of its streams. Default: those of `Limits`. A server that is silent for `ping_interval` is
+            sent a ping, and taken for gone when nothing comes within `ping_timeout`.
 
     Example:
         ```python
@@ -66,63 +98,62 @@ class Client:
         self,
         url: str,
         *,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | HeadersFunction | None = None,
         ssl_context: ssl.SSLContext | None = None,
         connect_timeout: float = 10,
         limits: Limits | None = None,
     ) -> None:
         limits = Limits() if limits is None else limits
-        self._set_up(
-            WebSocketConnector(
-                url,
-                ssl_context=ssl_context,
-                connect_timeout=connect_timeout,
-                max_message_bytes=limits.max_message_bytes,
-            ),
-            headers,
-            limits,
+        connector = WebSocketConnector(url, ssl_context=ssl_context, limits=limits)
+        self._dialler = Dialler(
+            connector=connector, headers=_header_source(headers), connect_timeout=connect_timeout, limits=limits
         )
 
     @classmethod
     def over(
-        cls, connector: Connector, *, headers: Mapping[str, str] | None = None, limits: Limits | None = None
+        cls,
+        connector: Connector,
+        *,
+        headers: Mapping[str, str] | HeadersFunction | None = None,
+        connect_timeout: float = math.inf,
+        limits: Limits | None = None,
     ) -> Client:
         """Create a client over any connector; `App.client` and tests do."""
         client = cls.__new__(cls)
-        client._set_up(connector, headers, Limits() if limits is None else limits)
+        client._dialler = Dialler(
+            connector=connector,
+            headers=_header_source(headers),
+            connect_timeout=connect_timeout,
+            limits=Limits() if limits is None else limits,
+        )
         return client
 
-    def _set_up(self, connector: Connector, headers: Mapping[str, str] | None, limits: Limits) -> None:
-        self._headers = header_lines(headers)
-        self._connector = connector
-        self._limits = limits
-
     @overload
     def open(
-        self, endpoint: StreamInEndpoint[None, M, R]
+        self, endpoint: StreamInEndpoint[None, M, R], **options: Unpack[StreamOptions]
     ) -> AbstractAsyncContextManager[StreamOutWithResponse[M, R]]: ...
     @overload
     def open(
-        self, endpoint: StreamInEndpoint[H, M, R], handshake: H
+        self, endpoint: StreamInEndpoint[H, M, R], handshake: H, **options: Unpack[StreamOptions]
     ) -> AbstractAsyncContextManager[StreamOutWithResponse[M, R]]: ...
     @overload
     def open(
-        self, endpoint: StreamOutEndpoint[None, M], *, resume: Iterable[TopicPosition] = ()
+        self, endpoint: StreamOutEndpoint[None, M], **options: Unpack[ResumeOptions]
     ) -> AbstractAsyncContextManager[StreamIn[M]]: ...
     @overload
     def open(
-        self, endpoint: StreamOutEndpoint[H, M], handshake: H, *, resume: Iterable[TopicPosition] = ()
+        self, endpoint: StreamOutEndpoint[H, M], handshake: H, **options: Unpack[ResumeOptions]
     ) -> AbstractAsyncContextManager[StreamIn[M]]: ...
     @overload
     def open(
-        self, endpoint: StreamInOutEndpoint[None, I, O], *, resume: Iterable[TopicPosition] = ()
+        self, endpoint: StreamInOutEndpoint[None, I, O], **options: Unpack[ResumeOptions]
     ) -> AbstractAsyncContextManager[StreamInOut[O, I]]: ...
     @overload
     def open(
-        self, endpoint: StreamInOutEndpoint[H, I, O], handshake: H, *, resume: Iterable[TopicPosition] = ()
+        self, endpoint: StreamInOutEndpoint[H, I, O], handshake: H, **options: Unpack[ResumeOptions]
     ) -> AbstractAsyncContextManager[StreamInOut[O, I]]: ...
     def open(
-        self, endpoint: Endpoint, handshake: Any = None, *, resume: Iterable[TopicPosition] = ()
+        self, endpoint: Endpoint, handshake: Any = None, **options: Unpack[ResumeOptions]
     ) -> AbstractAsyncContextManager[Any]:
         """Open a stream to an endpoint, for as long as the block lasts.
 
@@ -132,31 +163,44 @@ class Client:
         Args:
             endpoint: The decorated handler.
             handshake: Its handshake, for an endpoint that has one.
-            resume: Where a stream before this one was in the topics that it heard, `Stream.positions`: this one goes on
-                from there, where their histories still have what comes after.
+            **options: See `StreamOptions`, and `ResumeOptions` for endpoints that send messages.
 
         Returns:
             The mirror of the handler's stream: `StreamOutWithResponse` for a stream_in endpoint, `StreamIn`
             for a stream_out endpoint, `StreamInOut` for a stream_in_out endpoint.
 
         Raises:
-            APIError: The server refused, with this error; or it cannot be reached (`Unavailable`).
+            APIError: The server refused, with this error; or it cannot be reached (`Unavailable`). With `reconnect`:
+                and it makes no sense to try again.
             TypeError: The handshake is not one of this endpoint.
             ValueError: A value of the handshake cannot be sent.
+
+        Example:
+            ```python
+            async with client.open(prices, reconnect=Reconnect(), on=print) as stream:
+                async for price in stream:  # over as many connections as it takes
+                    show(price)
+            ```
         """
-        return self._open(endpoint, handshake, resume)
+        return self._open(endpoint, handshake, options)
 
     @asynccontextmanager
-    async def _open(
-        self, endpoint: Endpoint, handshake: Any, resume: Iterable[TopicPosition]
-    ) -> AsyncGenerator[Stream]:
-        target = _resuming(self._target(endpoint, handshake), resume)
-        async with self._connection(target, endpoint.qualified_name, endpoint.outgoing is not None) as connection:
-            yield _mirror(endpoint, connection)
+    async def _open(self, endpoint: Endpoint, handshake: Any, options: ResumeOptions) -> AsyncGenerator[Stream]:
+        target = self._target(endpoint, handshake)
+        uploads = isinstance(endpoint, StreamInEndpoint)
+        async with self._port(
+            target, endpoint.qualified_name, options, takes_input=endpoint.outgoing is not None, uploads=uploads
+        ) as port:
+            yield _mirror(endpoint, port)
 
     @asynccontextmanager
     async def open_path(
-        self, path: str, *, query: Iterable[tuple[str, str]] = (), headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        *,
+        query: Iterable[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+        **options: Unpack[ResumeOptions],
     ) -> AsyncGenerator[StreamInOut[Any, Any]]:
         """Open a stream by its path, without types: any JSON goes in and out. For tools.
 
@@ -164,6 +208,7 @@ class Client:
             path: Percent-encoded; begins with ``/``.
             query: Keys and values; a key may come more than once.
             headers: Sent behind the client's.
+            **options: As for `open`.
 
         Raises:
             APIError: As for `open`.
@@ -171,40 +216,42 @@ class Client:
         """
         if not _is_path(path):
             raise ValueError(f"a path begins with '/' and is percent-encoded, not {path!r}")
-        lines = [*self._headers, *header_lines(headers)]
-        target = Target(path=path, query_string=urlencode(list(query)), headers=lines)
-        async with self._connection(target, path, takes_input=True) as connection:
-            yield StreamInOut(connection, codec(Any), codec(Any))
+        target = Target(path=path, query_string=urlencode(list(query)), headers=header_lines(headers))
+        async with self._port(target, path, options, takes_input=True, uploads=False) as port:
+            yield StreamInOut(port, codec(Any), codec(Any))
 
     @asynccontextmanager
-    async def _connection(self, target: Target, name: str, takes_input: bool) -> AsyncGenerator[Connection]:
-        async with self._connector.connect(target) as (transport, dialect):
-            request = Request(
-                path=target.path,
-                query_string=target.query_string,
-                headers=target.headers,
-                endpoint=name,
-                connection_id=next_connection_id(),
-                dialect=dialect,
-                transport=transport.name,
-            )
-            connection = Connection(
-                transport, request, self._limits, draining=trio.Event(), side="client", takes_input=takes_input
-            )
-            async with connection.open():
+    async def _port(
+        self, target: Target, name: str, options: ResumeOptions, *, takes_input: bool, uploads: bool
+    ) -> AsyncGenerator[Port]:
+        resume, terms = options.get("resume", ()), options.get("reconnect")
+        call = Call(
+            target=target,
+            name=name,
+            takes_input=takes_input,
+            first_message_timeout=options.get("first_message_timeout", math.inf),
+            silence_timeout=options.get("silence_timeout", math.inf),
+            tell=options.get("on"),
+        )
+        if terms is None:
+            async with self._dialler.dial(call, resume=resume) as connection:
                 yield connection
+        else:
+            port = ReconnectingPort(self._dialler, call, terms, uploads=uploads, resume=resume)
+            async with port.open():
+                yield port
 
     def _target(self, endpoint: Endpoint, handshake: Any) -> Target:
         spec = endpoint.handshake
         if spec is None:
             if handshake is not None:
                 raise TypeError(f"{endpoint.qualified_name} has no handshake, but was given {handshake!r}")
-            return Target(path=endpoint.template.render({}), headers=self._headers)
+            return Target(path=endpoint.template.render({}))
         rendered = spec.render(handshake)
         return Target(
             path=endpoint.template.render(rendered.path),
             query_string=urlencode(rendered.query),
-            headers=[*self._headers, *rendered.headers],
+            headers=rendered.headers,
         )
 
 
@@ -223,19 +270,16 @@ def get_client() -> Client:
     return Client.over(MemoryConnector(host, private=True, nested=True, auth_data=context.auth_data.get()))
 
 
-def _resuming(target: Target, resume: Iterable[TopicPosition]) -> Target:
-    known = [(at.topic, at.key, at.position) for at in resume if at.position is not None]
-    if not known:
-        return target
-    return attrs.evolve(target, headers=[*target.headers, (RESUME, render_positions(known))])
+def _header_source(headers: Mapping[str, str] | HeadersFunction | None) -> Headers | HeadersFunction:
+    return headers if callable(headers) else header_lines(headers)
 
 
-def _mirror(endpoint: Endpoint, connection: Connection) -> Stream:
+def _mirror(endpoint: Endpoint, port: Port) -> Stream:
     incoming, outgoing = endpoint.incoming, endpoint.outgoing
     if isinstance(endpoint, StreamInEndpoint):
         assert incoming is not None
-        return StreamOutWithResponse(connection, incoming, outgoing)
+        return StreamOutWithResponse(port, incoming, outgoing)
     assert outgoing is not None
     if incoming is None:
-        return StreamIn(connection, outgoing)
-    return StreamInOut(connection, outgoing, incoming)
+        return StreamIn(port, outgoing)
+    return StreamInOut(port, outgoing, incoming)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import final
 from attrs import field, frozen
 
 from streamrt.wire.dialect import Headers, is_header
-from streamrt.wire.transport import Transport
+from streamrt.wire.transport import PullTransport
 
 
 @final
@@ -23,11 +24,13 @@ class Target:
         path: Percent-encoded, without the query.
         query_string: Percent-encoded, without the ``?``.
         headers: Header lines, names in lower case.
+        deadline: When there must be a connection, by Trio's clock. Default: never.
     """
 
     path: str
     query_string: str = field(default="", repr=False)
     headers: Headers = field(default=(), repr=False)
+    deadline: float = field(default=math.inf, repr=False)
 
 
 def header_lines(headers: Mapping[str, str] | None) -> list[tuple[str, str]]:
@@ -47,10 +50,10 @@ _is_sendable = re.compile("[\t\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]*").fullmatc
 
 
 class Connector(ABC):
-    """Connects a client to a target."""
+    """Connects a client to a target; its text is what that is called in errors."""
 
     @abstractmethod
-    def connect(self, target: Target) -> AbstractAsyncContextManager[tuple[Transport, str | None]]:
+    def connect(self, target: Target) -> AbstractAsyncContextManager[tuple[PullTransport, str | None]]:
         """Connect for as long as the block lasts.
 
         Yields:
@@ -58,4 +61,5 @@ class Connector(ABC):
 
         Raises:
             APIError: The server refused, with this error; or it cannot be reached (`Unavailable`).
+            trio.TooSlowError: There was no connection before the target's deadline.
         """

@@ -54,6 +54,9 @@ class MemoryConnector(Connector):
         self._stalled = stalled
         self._subprotocols = subprotocols
 
+    def __str__(self) -> str:
+        return "the app"
+
     @asynccontextmanager
     async def connect(self, target: Target) -> AsyncGenerator[tuple[MemoryTransport, str | None]]:
         """Connect for as long as the block lasts; see `Connector.connect`."""
@@ -62,7 +65,8 @@ class MemoryConnector(Connector):
             ours.stall()
         with lone_error():
             async with trio.open_nursery() as nursery:
-                dialect = await nursery.start(self._serve, target, theirs)
+                with trio.fail_at(target.deadline):
+                    dialect = await nursery.start(self._serve, target, theirs)
                 yield ours, dialect
 
     async def _serve(self, target: Target, transport: Transport, task_status: trio.TaskStatus[str | None]) -> None:

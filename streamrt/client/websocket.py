@@ -3,6 +3,9 @@
 trio-websocket does the handshake and the framing. The socket stays ours: its client leaves it to the
 garbage collector when the server closes first, and a refusal has to be read as the error it is. Refusals are asked for
 in HTTP: in band, nobody could tell a refused stream from an open one before something comes.
+
+The heartbeat is part of reading: a server that is silent is asked whether it is still there, and whatever comes is an
+answer. So it costs no task, and a server that this end does not listen to is not taken for silent.
 """
 
 from __future__ import annotations
@@ -11,20 +14,21 @@ import json
 import math
 import re
 import ssl
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import final
 from urllib.parse import urlsplit
 
 import trio
 import trio_websocket
-from wsproto.events import Event, Pong
+from wsproto.events import Event, Ping, Pong
 from wsproto.utilities import LocalProtocolError
 
+from streamrt.api.limits import Limits
 from streamrt.errors import APIError, error_from_response
 from streamrt.runtime.scopes import lone_error
 from streamrt.wire.dialect import ENCORE_WS, REFUSALS, STREAMRT_V1
-from streamrt.wire.transport import Disconnected, Frame, Payload, PullTransport, Transport
+from streamrt.wire.transport import Disconnected, Frame, Payload, PullTransport
 
 from .connector import Connector, Target
 
@@ -45,12 +49,17 @@ class WebSocketTransport(PullTransport):
         self._stream = stream
         self._torn = False  # a send was cancelled, perhaps in the middle of a frame
 
+    @property
+    def heard(self) -> float:
+        """When something has come; see `PullTransport.heard`."""
+        return self._stream.heard
+
     async def receive(self) -> Sequence[Payload]:
         """Wait for the next message; see `Transport.receive`."""
         try:
             return (await self._websocket.get_message(),)
         except trio_websocket.ConnectionClosed as closed:
-            raise _disconnected(closed) from None
+            raise self._disconnected(closed) from None
 
     async def send(self, frames: Sequence[Frame]) -> None:
         """Send messages; see `Transport.send`."""
@@ -59,7 +68,7 @@ class WebSocketTransport(PullTransport):
             for frame in frames:
                 await self._websocket.send_message(frame.message)
         except trio_websocket.ConnectionClosed as closed:
-            raise _disconnected(closed) from None
+            raise self._disconnected(closed) from None
         self._torn = False
 
     async def close(self, code: int, reason: str) -> None:
@@ -74,6 +83,10 @@ class WebSocketTransport(PullTransport):
         """Close the socket; see `Transport.abort`."""
         self._stream.abort()
 
+    def _disconnected(self, closed: trio_websocket.ConnectionClosed) -> Disconnected:
+        assert closed.reason is not None  # it is None before a connection is closed
+        return Disconnected(closed.reason.code, closed.reason.reason or self._stream.silence)
+
 
 @final
 class WebSocketConnector(Connector):
@@ -82,13 +95,10 @@ class WebSocketConnector(Connector):
     Args:
         url: ``ws://``, ``wss://``, ``http://`` or ``https://``, and a path if the app is mounted under one.
         ssl_context: For ``wss`` and ``https``. Default: the system's authorities.
-        connect_timeout: Seconds for the connection and its handshakes.
-        max_message_bytes: The largest message taken.
+        limits: The largest message taken, and the times of the heartbeat.
     """
 
-    def __init__(
-        self, url: str, *, ssl_context: ssl.SSLContext | None, connect_timeout: float, max_message_bytes: int
-    ) -> None:
+    def __init__(self, url: str, *, ssl_context: ssl.SSLContext | None, limits: Limits) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise ValueError(f"a server's URL is like 'ws://host:port' or 'https://host/path', not {url!r}")
@@ -98,24 +108,25 @@ class WebSocketConnector(Connector):
         self._port = parts.port or (443 if self._tls else 80)
         self._prefix = parts.path.rstrip("/")
         self._ssl_context = ssl_context
-        self._connect_timeout = connect_timeout
-        self._max_message_bytes = max_message_bytes
+        self._limits = limits
+
+    def __str__(self) -> str:
+        return self._netloc
 
     @asynccontextmanager
-    async def connect(self, target: Target) -> AsyncGenerator[tuple[Transport, str | None]]:
+    async def connect(self, target: Target) -> AsyncGenerator[tuple[PullTransport, str | None]]:
         """Connect for as long as the block lasts; see `Connector.connect`."""
-        deadline = trio.current_time() + self._connect_timeout
-        stream = await self._open_stream(deadline)
+        stream = await self._open_stream(target.deadline)
         try:
             with lone_error():
                 async with trio.open_nursery() as nursery:
-                    websocket, reading = await nursery.start(self._run, stream, target, deadline)
+                    websocket, reading = await nursery.start(self._run, stream, target)
                     try:
                         yield WebSocketTransport(websocket, stream), websocket.subprotocol
                     finally:
                         reading.cancel()
         except Exception as error:
-            if stream.established or isinstance(error, APIError):
+            if stream.established or isinstance(error, (APIError, trio.TooSlowError)):
                 raise  # it is the block's own
             raise self._explain(error, stream.head) from error
         finally:
@@ -123,16 +134,16 @@ class WebSocketConnector(Connector):
 
     async def _open_stream(self, deadline: float) -> _Stream:
         try:
-            with self._patience(deadline):
+            with trio.fail_at(deadline):
                 tcp = await trio.open_tcp_stream(self._host, self._port)
         except OSError as error:
             raise APIError.unavailable(f"cannot connect to {self._netloc}: {error}") from error
         if not self._tls:
-            return _Stream(tcp, tcp)
+            return _Stream(tcp, tcp, self._limits)
         context = ssl.create_default_context() if self._ssl_context is None else self._ssl_context
         tls = trio.SSLStream(tcp, context, server_hostname=self._host, https_compatible=True)
         try:
-            with self._patience(deadline):
+            with trio.fail_at(deadline):
                 await tls.do_handshake()
         except trio.BrokenResourceError as error:
             tcp.socket.close()
@@ -141,28 +152,27 @@ class WebSocketConnector(Connector):
         except BaseException:
             tcp.socket.close()
             raise
-        return _Stream(tls, tcp)
+        return _Stream(tls, tcp, self._limits)
 
     async def _run(
         self,
         stream: _Stream,
         target: Target,
-        deadline: float,
         task_status: trio.TaskStatus[tuple[trio_websocket.WebSocketConnection, trio.CancelScope]],
     ) -> None:
         with trio.CancelScope() as reading, lone_error():
             async with trio.open_nursery() as nursery:
-                task_status.started((await self._shake_hands(stream, target, nursery, deadline), reading))
+                task_status.started((await self._shake_hands(stream, target, nursery), reading))
                 # A Close has an answer, also when everything around is cancelled, so the reader goes on until the
                 # block is left. In this very step: the next may be too late. When it is too late already,
                 # `started` has done nothing, and this task goes with the rest.
                 reading.shield = trio.current_effective_deadline() > -math.inf
 
     async def _shake_hands(
-        self, stream: _Stream, target: Target, nursery: trio.Nursery, deadline: float
+        self, stream: _Stream, target: Target, nursery: trio.Nursery
     ) -> trio_websocket.WebSocketConnection:
         query = f"?{target.query_string}" if target.query_string else ""
-        with self._patience(deadline):
+        with trio.fail_at(target.deadline):
             websocket = await trio_websocket.wrap_client_stream(
                 nursery,
                 stream,  # type: ignore[arg-type] # it uses no more of a stream than this
@@ -173,11 +183,11 @@ class WebSocketConnector(Connector):
                     (name.encode(), value.encode()) for name, value in [*target.headers, (REFUSALS, "http")]
                 ],
                 message_queue_size=_QUEUE,
-                max_message_size=self._max_message_bytes,
+                max_message_size=self._limits.max_message_bytes,
                 receive_buffer_size=65536,
             )
-        stream.established = True
-        _leave_pings_behind_a_close(websocket)
+        _say_nothing_behind_a_close(websocket)
+        stream.establish(lambda: websocket._send(Ping()))  # pyright: ignore[reportPrivateUsage] # its `ping` waits
         return websocket
 
     def _explain(self, error: Exception, answer: bytes) -> APIError:
@@ -191,16 +201,6 @@ class WebSocketConnector(Connector):
             case _:
                 return APIError.unavailable(f"{self._netloc} does not answer like a WebSocket server: {error}")
 
-    @contextmanager
-    def _patience(self, deadline: float) -> Generator[None]:
-        try:
-            with trio.fail_at(deadline):
-                yield
-        except trio.TooSlowError:
-            raise APIError.deadline_exceeded(
-                f"no connection to {self._netloc} within {self._connect_timeout:g} s"
-            ) from None
-
 
 class _LostError(Exception):
     """The connection ended before there was a WebSocket on it."""
@@ -210,22 +210,51 @@ class _LostError(Exception):
 class _Stream:
     """The byte stream, for trio-websocket: it would wait for ever when this ends during the handshake."""
 
-    def __init__(self, carrier: trio.SocketStream | trio.SSLStream[trio.SocketStream], tcp: trio.SocketStream) -> None:
+    def __init__(
+        self, carrier: trio.SocketStream | trio.SSLStream[trio.SocketStream], tcp: trio.SocketStream, limits: Limits
+    ) -> None:
         self._carrier = carrier
         self._tcp = tcp
-        self.head: bytes = b""
+        self._interval = math.inf if limits.ping_interval is None else limits.ping_interval
+        self._timeout = limits.ping_timeout
+        self._ping: Callable[[], Awaitable[None]] | None = None
+        self._listening = trio.CancelScope()
         self._upgraded = False  # the server's answer has come, and may be followed by its end at once
-        self.established = False  # trio-websocket has seen it, and is content
+        self.head: bytes = b""
+        self.heard: float = -math.inf
+        self.silence: str = ""  # why the server was taken for gone, if it was
+
+    @property
+    def established(self) -> bool:
+        """Whether trio-websocket has seen the answer, and is content."""
+        return self._ping is not None
+
+    def establish(self, ping: Callable[[], Awaitable[None]]) -> None:
+        """Note that it is, and how the server is asked whether it is still there."""
+        self._ping = ping
+        self._listening.deadline = trio.current_time() + self._interval  # the next read has begun already
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         with self._telling(self._upgraded):
-            data = await self._carrier.receive_some(max_bytes)
+            data = await self._hear(max_bytes)
+            self.heard = trio.current_time()
             if not self._upgraded:
                 if not data:
                     raise trio.BrokenResourceError
                 self.head += data
                 self._upgraded = self.head.startswith(b"HTTP/1.1 101") and b"\r\n\r\n" in self.head
             return data
+
+    async def _hear(self, max_bytes: int | None) -> bytes | bytearray:
+        wait = math.inf if self._ping is None else self._interval
+        with trio.move_on_after(wait) as self._listening:
+            return await self._carrier.receive_some(max_bytes)
+        assert self._ping is not None
+        with trio.move_on_after(self._timeout), suppress(trio_websocket.ConnectionClosed):
+            await self._ping()
+            return await self._carrier.receive_some(max_bytes)
+        self.silence = f"the server was silent for {self._interval:g} s, and for {self._timeout:g} s after a ping"
+        raise trio.BrokenResourceError(self.silence)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         with self._telling(self.established):
@@ -248,20 +277,15 @@ class _Stream:
         self._tcp.socket.close()
 
 
-def _leave_pings_behind_a_close(websocket: trio_websocket.WebSocketConnection) -> None:
-    """Keep the reader alive: trio-websocket answers a Ping behind its own Close too, and wsproto refuses that."""
+def _say_nothing_behind_a_close(websocket: trio_websocket.WebSocketConnection) -> None:
+    """Keep the reader alive: it answers and sends pings behind our own Close too, and wsproto refuses that."""
     send = websocket._send  # pyright: ignore[reportPrivateUsage]
 
     async def send_what_may_be_sent(event: Event) -> None:
-        with suppress(*[LocalProtocolError] if isinstance(event, Pong) else []):
+        with suppress(*[LocalProtocolError] if isinstance(event, (Ping, Pong)) else []):
             await send(event)
 
     websocket._send = send_what_may_be_sent  # type: ignore[method-assign] # pyright: ignore[reportPrivateUsage]
-
-
-def _disconnected(closed: trio_websocket.ConnectionClosed) -> Disconnected:
-    assert closed.reason is not None  # it is None before a connection is closed
-    return Disconnected(closed.reason.code, closed.reason.reason or "")
 
 
 def _refusal(status: int, body: bytes, headers: Mapping[bytes, bytes]) -> APIError:

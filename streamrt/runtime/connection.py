@@ -92,6 +92,8 @@ class Connection(Port):
         takes_input: Whether the other end may send messages at all.
         owes_response: Whether closing the stream leaves a response to be sent.
         grace: Seconds after the other end is gone until `scope` is cancelled.
+        told: At a client: is given what topics say, once the messages before it have been received, and the
+            announcement of a drain at once.
     """
 
     __slots__ = (
@@ -115,6 +117,7 @@ class Connection(Port):
         "_peer_done",
         "_side",
         "_takes_input",
+        "_told",
         "_transport",
         "_turn",
         "_verdict",
@@ -140,6 +143,7 @@ class Connection(Port):
         takes_input: bool,
         owes_response: bool = False,
         grace: float = math.inf,
+        told: Callable[[Notice | Drain], None] | None = None,
     ) -> None:
         self.request: Request = request
         self.limits: Limits = limits
@@ -152,6 +156,7 @@ class Connection(Port):
         self._takes_input = takes_input
         self._owes_response = owes_response
         self._grace = grace
+        self._told = told
         # Messages; at a client also the notices of topics, each behind the message that it is about.
         size = payload_size if side == "server" else _size
         self._inbox: Backlog[Any] = Backlog(limits.receive_messages, limits.receive_bytes, size)
@@ -422,6 +427,17 @@ class Connection(Port):
         finally:
             await self._close()  # noqa: ASYNC102 - it shields what must be, with a deadline
 
+    @property
+    def error(self) -> APIError | None:
+        """At a client: what the stream has ended with; None while it has not, or when that was well."""
+        return None if self.ended is None else self._error or error_from_close(self.ended.code, self.ended.reason)
+
+    async def unread(self) -> Sequence[Payload | Notice]:
+        """Wait for what nobody has received, and take it; nothing at the end of the input."""
+        await self._inbox.filled()
+        self._notices = 0
+        return self._inbox.take_batch()
+
     def conclude(self, error: APIError) -> None:
         """Say that the stream ends with an error once the block is left, if nobody else ends it before."""
         self._error = error
@@ -526,8 +542,10 @@ class Connection(Port):
                     self._close_inbox()
                 case Failure() as failure:
                     self._error = failure.error()
-                case Drain():
+                case Drain() as drain:
                     self.draining.set()
+                    if self._told is not None:
+                        self._told(drain)
                 case _:
                     pass
         except BrokenControl as broken:
@@ -563,10 +581,8 @@ class Connection(Port):
     def _end_of_input(self) -> Exception:
         if self._discarding:
             return trio.ClosedResourceError(f"{self._name} was closed on this side")
-        if self._side == "client" and self.ended is not None:
-            error = self._error or error_from_close(self.ended.code, self.ended.reason)
-            if error is not None:
-                return error
+        if self._side == "client" and self.error is not None:
+            return self.error
         return trio.EndOfChannel()
 
     async def _wait_for_room(self, enter: Callable[[], bool]) -> None:
@@ -675,6 +691,8 @@ class Connection(Port):
     def _note(self, notice: Notice) -> None:
         assert self._whereabouts is not None
         self._whereabouts.note(notice)
+        if self._told is not None:
+            self._told(notice)
 
     async def _write(self) -> None:
         outbox = self.outbox

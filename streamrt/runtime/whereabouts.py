@@ -22,7 +22,7 @@ class Whereabouts:
     """What one stream of a client knows.
 
     Attributes:
-        positions: By topic and key; never changed, but replaced.
+        positions: By topic and key, the newest last; never changed, but replaced.
         due: The position whose messages are held back.
     """
 
@@ -59,4 +59,4 @@ class Whereabouts:
             known = attrs.evolve(known, position=notice.position, recovered=recovered)
         else:
             known = attrs.evolve(known, missed=known.missed + notice.missed)
-        self.positions = {**self.positions, channel: known}
+        self.positions = {**{of: at for of, at in self.positions.items() if of != channel}, channel: known}

@@ -15,6 +15,7 @@ trio-websocket and for memory. The rules that every transport keeps:
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Protocol, TypeAlias, final
@@ -228,6 +229,11 @@ class PullTransport(Transport):
     """
 
     __slots__ = ()
+
+    @property
+    def heard(self) -> float:
+        """When the peer was last heard, by Trio's clock, where the carrier sees more of it than `receive` tells."""
+        return -math.inf
 
     def attach(self, receiver: Receiver) -> None:
         """Note whom to tell; see `Transport.attach`. By default, a carrier learns nothing unless it is asked."""
