@@ -1,5 +1,7 @@
 """The command line as its users see it: what is printed where, and the exit code."""
 
+import fcntl
+import itertools
 import json
 import os
 import pty
@@ -122,13 +124,19 @@ def exit_code(*arguments: str) -> int:
     return 0
 
 
+_numbers = itertools.count(512)
+"""One for each standard input: a thread that a call has abandoned may still be about to read its own."""
+
+
 @contextmanager
 def feed(*lines: str) -> Generator[None]:
     """Make standard input a pipe with these lines in it, and then its end."""
     reading, writing = os.pipe()
     os.write(writing, "".join(lines).encode(errors="surrogatepass"))
     os.close(writing)
-    with os.fdopen(reading) as stdin, pytest.MonkeyPatch.context() as patch:
+    number = fcntl.fcntl(reading, fcntl.F_DUPFD, next(_numbers))
+    os.close(reading)
+    with os.fdopen(number) as stdin, pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdin", stdin)
         yield
 

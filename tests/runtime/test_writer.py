@@ -10,7 +10,7 @@ from streamrt import APIError, Ended, Limits
 from streamrt.runtime.broker import Publication
 from streamrt.runtime.outbox import Slot
 from streamrt.wire.transport import Disconnected, Frame, memory_transports
-from tests.runtime.stage import Recorder, connect, delivering
+from tests.runtime.stage import Deliverer, Recorder, connect, delivering
 
 
 async def test_everything_that_queued_up_goes_out_in_one_send(autojump_clock) -> None:
@@ -113,6 +113,7 @@ async def test_a_stall_aborts_the_transport_and_tells_all_who_wait(autojump_cloc
     reason = "resource_exhausted: the peer has not read for 3 s"
     assert ("abort", 4429, reason) in transport.calls
     assert connection.ended == Ended("runtime", 4429, reason)
+    assert trio.current_time() == 3  # and nothing is flushed any more
 
 
 async def test_an_answer_goes_straight_or_queues_or_is_dropped_when_there_is_no_room(autojump_clock) -> None:
@@ -199,3 +200,26 @@ async def test_who_waits_for_room_is_not_overtaken_although_the_queue_has_just_b
         b"3",
         b"4",
     ]
+
+
+async def test_who_is_cut_off_gets_no_new_time_for_what_it_still_reads(autojump_clock) -> None:
+    class Slow(Deliverer):
+        async def send(self, frames: Sequence[Frame]) -> None:
+            await trio.sleep(1.5)
+
+    connection = connect(Slow(takes_nowait=False), limits=Limits(send_bytes=1_000_000, close_timeout=2))
+    async with connection.open():
+        for _ in range(10):
+            await connection.send(Frame(b"x" * 40_000))
+        connection.cut_off(Ended("runtime", 1012))
+    assert trio.current_time() == 2
+
+
+async def test_for_who_is_lost_in_the_middle_of_a_write_nothing_is_flushed(autojump_clock) -> None:
+    async with delivering(takes_nowait=False) as (connection, transport, receiver):
+        transport.going_on = trio.Event()
+        await connection.send(Frame(b"1"))
+        await trio.testing.wait_all_tasks_blocked()
+        receiver.lost(Disconnected(1006))
+    assert trio.current_time() == 0
+    assert transport.calls == [[b"1"], ("close", 1006, "")]
