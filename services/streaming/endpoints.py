@@ -31,7 +31,7 @@ async def upload(handshake: Upload, stream: StreamIn[Chunk]) -> Uploaded:
         if chunk.done:
             logger.info("%s has uploaded %d chunks, %d characters", handshake.user, len(chunks), size)
             return Uploaded(success=True)
-    # The client left in the middle. Nobody is there to read a response, so none is sent.
+    # The client has left in the middle, and nobody is there to read a response; or it has said that no more comes.
     logger.info("%s has left an upload after %d chunks", handshake.user, len(chunks))
     return Uploaded(success=False)
 

@@ -71,13 +71,14 @@ def call(
 ) -> None:
     """Talk to a stream: each line of input is sent as JSON, and what arrives is printed, a line each.
 
-    At the end of the input a terminal closes the stream; a pipe waits for the server to end it.
+    At the end of the input the server is told that no more comes, and may go on until it has ended the stream. One
+    that speaks encore-ws cannot be told: there a terminal closes the stream, and a pipe waits all the same.
 
     Args:
         url: Of the stream: ws://localhost:8000/chat?room=lobby.
         query: NAME=VALUE, added to the query; may be given several times.
         header: NAME=VALUE, sent as a header; may be given several times.
-        wait: Seconds that a pipe waits at most, once its input has ended.
+        wait: Seconds to wait at most for the server to end the stream, once the input has ended.
     """
     call_stream(url, query or [], header or [], wait)
 

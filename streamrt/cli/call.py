@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, final
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
@@ -18,6 +18,7 @@ import trio
 from streamrt.api.stream import StreamInOut
 from streamrt.client.client import Client
 from streamrt.errors import APIError
+from streamrt.wire.dialect import STREAMRT_V1
 
 from .errors import CommandError
 
@@ -103,8 +104,13 @@ class _Talk:
                         self._stop(CommandError(complaint))
                         return
                     print(complaint, file=sys.stderr)  # noqa: T201
-        if not interactive:
-            await trio.sleep(self._wait)
+        if stream.request.dialect == STREAMRT_V1:
+            with suppress(trio.BrokenResourceError):  # it has ended, and the receiving side says how
+                await stream.send_eof()
+        elif interactive:
+            self._scope.cancel()  # there is no other way to say that nothing more comes
+            return
+        await trio.sleep(self._wait)
         self._scope.cancel()
 
     async def _interrupt(self) -> None:

@@ -304,10 +304,10 @@ class ReconnectingPort(Port):
         self._last = self._connection = connection
         self.request, self.draining = connection.request, connection.draining
         for frame in self._queue:
-            connection.say(frame)
+            connection.writer.say(frame)
         self._queue.clear()
         if self._eof and connection.half_closes:
-            connection.say(END)  # what was said holds for the new handler too
+            connection.writer.say(END)  # what was said holds for the new handler too
         self._changed.wake_all()
         if is_first:
             task_status.started()

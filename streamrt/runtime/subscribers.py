@@ -170,19 +170,20 @@ class Pending:
 class Attachment(Subscriber):
     """A stream that hears a topic; see `Topic.attach`."""
 
-    __slots__ = ("_connection", "_exclude_self", "_held", "_pending", "_teller", "_terms", "_tracked", "recovered")
+    __slots__ = ("_connection", "_held", "_pending", "_shy", "_teller", "_terms", "_tracked", "_writer", "recovered")
 
     def __init__(self, connection: Connection, channel: Channel, terms: Terms, *, exclude_self: bool) -> None:
         super().__init__()
         self.recovered: bool = False
         """Whether everything that was published since the position that was asked for has been sent."""
         self._connection = connection
+        self._writer = connection.writer
         self._terms = terms
-        self._exclude_self = exclude_self
+        self._shy = exclude_self
         self._held = False
         self._teller = Teller(channel, positions=terms.history is not None, in_order=terms.when_full != "latest")
         self._tracked = connection.is_told and terms.history is not None
-        self._pending = Pending(terms, self, connection.outbox, self._teller if connection.is_told else None)
+        self._pending = Pending(terms, self, self._writer.outbox, self._teller if connection.is_told else None)
 
     @property
     def position(self) -> str | None:
@@ -199,7 +200,7 @@ class Attachment(Subscriber):
     @property
     def is_shy(self) -> bool:
         """See `Subscriber.is_shy`."""
-        return self._exclude_self
+        return self._shy
 
     def skips(self, publication: Publication) -> bool:
         """See `Subscriber.skips`."""
@@ -208,7 +209,7 @@ class Attachment(Subscriber):
 
     def _is_own(self, publication: Publication) -> bool:
         me = self._connection.request.connection_id
-        return publication.exclude == me or (self._exclude_self and publication.origin == me)
+        return publication.exclude == me or (self._shy and publication.origin == me)
 
     def take(self, publications: Sequence[Publication], batch: Batch) -> None:
         """Send messages straight to the socket, or queue them; see `Subscriber.take`."""
@@ -216,13 +217,13 @@ class Attachment(Subscriber):
             left = len(publications)
         elif self._tracked:
             announced = self._teller.announced(publications, batch, self.handed)
-            left = 0 if self._connection.push_whole(announced) else len(publications)
+            left = 0 if self._writer.push_whole(announced) else len(publications)
         else:
-            left = self._connection.push(batch)
+            left = self._writer.push(batch)
         if left == 0:
             return
         assert self.room is not None
-        if self._connection.over:
+        if self._writer.over:
             self.room.delivered -= len(publications)
             return
         dropped = self._pending.offer(publications[-left:])
@@ -232,14 +233,14 @@ class Attachment(Subscriber):
     def passed_over(self) -> None:
         """Say where the stream is all the same, if that can be said at once; see `Subscriber.passed_over`."""
         if self._tracked and not self._held and self.handed is not None:
-            self._connection.push_whole(Batch([self._teller.position(self.handed)]))
+            self._writer.push_whole(Batch([self._teller.position(self.handed)]))
 
     def left(self) -> None:
         """Leave to the stream what has not gone out; see `Subscriber.left`."""
         if self._held or not self._pending.slots:
             return
-        self._connection.outbox.keep(self._pending.slots)
-        if self._connection.is_told and not self._connection.over:
+        self._writer.outbox.keep(self._pending.slots)
+        if self._connection.is_told and not self._writer.over:
             self._say(self._pending.last_words())
 
     def fail(self) -> None:
@@ -283,13 +284,13 @@ class Attachment(Subscriber):
         self.recovered = replay.recovered
         self._pending.keep_after(replay.position)
         self._held = False
-        self._pending.outlet = self._connection.outbox
+        self._pending.outlet = self._writer.outbox
         if self._pending.slots:
-            self._connection.outbox.add(self._pending.slots)
+            self._writer.outbox.add(self._pending.slots)
 
     def _say(self, controls: Sequence[Frame]) -> None:
         for control in controls:
-            self._connection.say(control)
+            self._writer.say(control)
 
     def _end(self, error: APIError) -> None:
         self._pending.clear()

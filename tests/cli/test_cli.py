@@ -1,5 +1,7 @@
 """The command line as its users see it: what is printed where, and the exit code."""
 
+import fcntl
+import itertools
 import json
 import os
 import pty
@@ -19,6 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import websockets.sync.server
+from websockets.sync.server import ServerConnection
+from websockets.typing import Subprotocol
 
 from streamrt.cli import main
 
@@ -66,9 +71,12 @@ async def upload(stream: StreamIn[Line]) -> Total:
     count = 0
     async for line in stream:
         count += 1
-        if line.text == "done":
-            break
     return Total(count)
+
+@api.stream_in_out("/reverse", expose=True)
+async def reverse(stream: StreamInOut[Line, Line]) -> None:
+    for line in reversed([line async for line in stream]):
+        await stream.send(line)
 
 @api.stream_out("/rows", expose=True)
 async def rows(wanted: Wanted, stream: StreamOut[Line]) -> None:
@@ -116,13 +124,19 @@ def exit_code(*arguments: str) -> int:
     return 0
 
 
+_numbers = itertools.count(512)
+"""One for each standard input: a thread that a call has abandoned may still be about to read its own."""
+
+
 @contextmanager
 def feed(*lines: str) -> Generator[None]:
     """Make standard input a pipe with these lines in it, and then its end."""
     reading, writing = os.pipe()
     os.write(writing, "".join(lines).encode(errors="surrogatepass"))
     os.close(writing)
-    with os.fdopen(reading) as stdin, pytest.MonkeyPatch.context() as patch:
+    number = fcntl.fcntl(reading, fcntl.F_DUPFD, next(_numbers))
+    os.close(reading)
+    with os.fdopen(number) as stdin, pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdin", stdin)
         yield
 
@@ -211,6 +225,29 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         assert process.wait(PATIENCE) == 0
 
 
+@contextmanager
+def encore() -> Generator[str]:
+    """The address of an echo that speaks encore-ws alone; a null is the last that it says."""
+
+    def echo(connection: ServerConnection) -> None:
+        assert connection.subprotocol == "encore-ws"
+        for message in connection:
+            assert isinstance(message, str)  # and no control
+            connection.send(message)
+            if message == "null":
+                return
+
+    subprotocols = [Subprotocol("encore-ws")]
+    with websockets.sync.server.serve(echo, "127.0.0.1", 0, subprotocols=subprotocols) as echoing:
+        thread = threading.Thread(target=echoing.serve_forever)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{echoing.socket.getsockname()[1]}"
+        finally:
+            echoing.shutdown()
+            thread.join()
+
+
 # Usage
 
 
@@ -292,6 +329,7 @@ def test_routes_are_a_table(here: Path, capsys: pytest.CaptureFixture[str]) -> N
         ["PATH", "ENDPOINT", "STREAM", "HANDSHAKE", "ACCESS"],
         ["/echo", "demo.echo", "InOut[Line, Line]", "-", "public"],
         ["/upload", "demo.upload", "In[Line] -> Total", "-", "public"],
+        ["/reverse", "demo.reverse", "InOut[Line, Line]", "-", "public"],
         ["/rows", "demo.rows", "Out[Line]", "?n, header prefix", "public"],
         ["/silent", "demo.silent", "Out[Line]", "-", "public"],
         ["/the rooms/{room}", "demo.listen", "Out[list[Line]]", "?page[size]", "public auth"],
@@ -324,9 +362,33 @@ def called(capsys: pytest.CaptureFixture[str]) -> list[object]:
 
 
 def test_lines_of_a_pipe_are_sent_and_the_response_is_printed(server: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with feed('{"text": "a"}\n', "\n", '{"text": "b"}\n', '{"text": "done"}'):
+    with feed('{"text": "a"}\n', "\n", '{"text": "b"}\n', '{"text": "c"}'):
         assert exit_code("call", f"{server}/upload") == 0
     assert called(capsys) == [{"lines": 3}]
+
+
+def test_the_end_of_a_pipe_is_the_end_of_what_the_handler_hears_and_not_of_what_it_says(
+    server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with feed('{"text": "a"}\n', '{"text": "b"}\n'):
+        assert exit_code("call", f"{server}/reverse") == 0
+    assert called(capsys) == [{"text": "b"}, {"text": "a"}]
+
+
+def test_where_the_end_of_a_pipe_cannot_be_told_it_waits_for_the_server(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with encore() as address, feed("1", "\n", "2", "\n"):
+        assert exit_code("call", f"{address}/", "--wait", "0.2") == 0
+    assert called(capsys) == [1, 2]
+
+
+def test_where_the_end_of_a_pipe_cannot_be_told_the_server_may_still_end_the_stream(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with encore() as address, feed("1", "\n", "null", "\n"):
+        assert exit_code("call", f"{address}/") == 0
+    assert called(capsys) == [1, None]
 
 
 @pytest.mark.parametrize(
@@ -480,6 +542,26 @@ def test_at_a_terminal_a_wrong_line_is_told_and_the_talk_goes_on(server: str) ->
         assert shown.endswith(": hello\r\n")
         os.write(human, b'{"text": "b"}\n')
         assert read_until(human, "\n") == '{"text": "b"}\r\n'
+        os.write(human, b"\x04")
+        assert process.wait(PATIENCE) == 0
+        assert remainder(human) == ""
+
+
+@pytest.mark.slow
+def test_at_a_terminal_the_end_of_the_input_brings_the_response(server: str) -> None:
+    with terminal("call", f"{server}/upload") as (process, human):
+        os.write(human, b'{"text": "a"}\n')
+        os.write(human, b"\x04")
+        assert read_until(human, "\n") == '{"lines": 1}\r\n'
+        assert process.wait(PATIENCE) == 0
+        assert remainder(human) == ""
+
+
+@pytest.mark.slow
+def test_at_a_terminal_the_end_of_the_input_closes_a_stream_where_it_cannot_be_told() -> None:
+    with encore() as address, terminal("call", f"{address}/") as (process, human):
+        os.write(human, b"1\n")
+        assert read_until(human, "\n") == "1\r\n"
         os.write(human, b"\x04")
         assert process.wait(PATIENCE) == 0
         assert remainder(human) == ""

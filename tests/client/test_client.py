@@ -176,7 +176,7 @@ async def test_a_response_that_never_comes_though_all_is_well_is_data_loss(autoj
     from streamrt.runtime.connection import Connection
     from streamrt.wire.codec import codec
     from streamrt.wire.transport import memory_transports
-    from tests.runtime.test_connection import REQUEST
+    from tests.runtime.stage import REQUEST
 
     ours, theirs = memory_transports()
     connection = Connection(ours, REQUEST, Limits(), draining=trio.Event(), side="client", takes_input=True)

@@ -606,6 +606,22 @@ async def test_behind_a_handler_that_has_returned_no_rule_is_broken_any_more(aut
         assert await peer.closed() == Ended("peer", 1000)
 
 
+async def test_nor_behind_one_that_has_returned_after_the_end(autojump_clock) -> None:
+    async def sending(stream: Talk) -> None:
+        assert [word async for word in stream] == []
+        for number in range(100):
+            await stream.send(str(number))
+
+    async with testing.connect(talking(sending)[0], "/talk", subprotocols=V1, stalled=True) as peer:
+        await peer.send(END)
+        await wait_all_tasks_blocked()
+        await peer.send('"x"')
+        await wait_all_tasks_blocked()
+        peer.resume()
+        assert [await peer.receive() for _ in range(100)] == [f'"{number}"' for number in range(100)]
+        assert await peer.closed() == Ended("peer", 1000)
+
+
 # A client, and a server that the test plays.
 
 

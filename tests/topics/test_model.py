@@ -18,6 +18,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from streamrt import APIError, History, Limits, StreamOut, Topic
 from streamrt.api import context
+from streamrt.api.stream import port_of
 from streamrt.runtime import exchange
 from streamrt.runtime import room as runtime_room
 from streamrt.runtime.broker import Channel
@@ -317,9 +318,9 @@ class Play:
 
     async def settle_line(self, ears: Ears) -> None:
         """Let the writer be first, if it has something to do."""
-        connection = ears.ear.receiver
+        connection = port_of(ears.stream)
         assert isinstance(connection, Connection)
-        if ears.line.places or connection.outbox:
+        if ears.line.places or connection.writer.outbox:
             await self.settle()
 
     async def settle_disconnecting(self) -> None:

@@ -650,9 +650,9 @@ async def test_replacing_counts_bytes(autojump_clock: MockClock) -> None:
         ear.stall()
         await publish(topic, 0)
         await publish(topic, 1, 2, 12341)
-        assert stream._port.outbox.queued_bytes == 6  # type: ignore[attr-defined]
+        assert stream._port.writer.outbox.queued_bytes == 6  # type: ignore[attr-defined]
         await publish(topic, 3)  # no room beside it
-        assert stream._port.outbox.queued_bytes == 2  # type: ignore[attr-defined]
+        assert stream._port.writer.outbox.queued_bytes == 2  # type: ignore[attr-defined]
         ear.resume()
     assert ear.heard == [0, 2, 3]
 
@@ -762,7 +762,7 @@ async def test_a_replay_does_not_flood_who_reads_slowly(autojump_clock: MockCloc
         with pytest.raises(APIError.ResourceExhausted):
             async with topic.attach(stream, since=History.OLDEST):
                 pytest.fail("it has not read")
-        assert len(stream._port.outbox) <= 2  # type: ignore[attr-defined]
+        assert len(stream._port.writer.outbox) <= 2  # type: ignore[attr-defined]
     assert topic.statistics().subscribers == 0
 
 
