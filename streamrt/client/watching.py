@@ -13,7 +13,7 @@ from typing import final
 import trio
 
 from streamrt.errors import APIError, CloseCode
-from streamrt.wire.transport import Batch, Disconnected, Frame, Payload, PullTransport, Receiver
+from streamrt.wire.transport import Disconnected, Frame, Payload, PullTransport, Receiver
 
 
 @final
@@ -42,11 +42,6 @@ class WatchedTransport(PullTransport):
         self._receiver = receiver
         self._carrier.attach(receiver)
 
-    @property
-    def heard(self) -> float:
-        """See `PullTransport.heard`."""
-        return self._carrier.heard
-
     async def receive(self) -> Sequence[Payload]:
         """Wait for the next batch, as long as the peer may take for it; see `PullTransport.receive`."""
         begin = trio.current_time()
@@ -74,10 +69,6 @@ class WatchedTransport(PullTransport):
     def send_nowait(self, frame: Frame) -> bool:
         """See `Transport.send_nowait`."""
         return self._carrier.send_nowait(frame)
-
-    def send_batch_nowait(self, batch: Batch) -> Sequence[Frame]:
-        """See `Transport.send_batch_nowait`."""
-        return self._carrier.send_batch_nowait(batch)
 
     async def send(self, frames: Sequence[Frame]) -> None:
         """See `Transport.send`."""

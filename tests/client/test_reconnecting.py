@@ -26,12 +26,14 @@ from streamrt import (
     Recovered,
     Service,
     StreamEvent,
+    StreamIn,
     StreamInOut,
     StreamOut,
     Topic,
     TopicPosition,
     testing,
 )
+from tests.cancelling import CancelAt
 from tests.topics.test_telling import Cutting
 
 from .world import World
@@ -126,6 +128,26 @@ async def test_a_call_that_waits_gets_the_last_message_and_the_next_one_the_firs
         await trio.sleep(5)
         assert received == [1, 2, 3]
         nursery.cancel_scope.cancel()
+
+
+async def test_of_two_calls_one_gets_what_had_come_and_the_other_what_comes(autojump_clock: MockClock) -> None:
+    world = World(accepts=True)
+    received: list[int] = []
+    async with opened(world) as stream, trio.open_nursery() as nursery:
+
+        async def read() -> None:
+            received.append(await stream.receive())
+
+        await world.server.send(1)
+        await world.server.end()
+        await trio.sleep(0.1)
+        nursery.start_soon(read)
+        nursery.start_soon(read)
+        await wait_all_tasks_blocked()
+        assert received == [1]
+        await trio.sleep(0.5)
+        await world.server.send(2)
+    assert received == [1, 2]
 
 
 async def test_positions_count_once_their_messages_are_received_and_events_come_between_them(
@@ -288,7 +310,30 @@ async def test_a_server_that_cannot_be_told_the_end_is_not(autojump_clock: MockC
         assert await stream.receive() == 1
 
 
+async def test_an_upload_that_has_found_its_server_is_as_any_other(autojump_clock: MockClock) -> None:
+    service = Service("test")
+
+    @service.stream_in()
+    async def add(stream: StreamIn[int]) -> int:
+        return sum([number async for number in stream])
+
+    async with App(service).client() as client, client.open(add, reconnect=Reconnect()) as upload:
+        for number in range(5):
+            await upload.send(number)
+        assert await upload.response() == 10
+
+
 # How it ends.
+
+
+async def test_who_gets_no_connection_at_all_is_told_why_at_the_entry(autojump_clock: MockClock) -> None:
+    world = World()
+    events: list[StreamEvent] = []
+    with pytest.raises(APIError.DeadlineExceeded, match="no connection to the world within 10 s"):
+        async with testing.no_tasks_left(), opened(world, Reconnect(attempts=2), on=events.append):
+            pytest.fail("there is no stream")
+    assert [event.pause for event in events if isinstance(event, Lost)] == [0.5, 1]
+    assert len(world.dialled) == 3
 
 
 async def test_who_leaves_has_what_was_sent_go_out_and_a_close(autojump_clock: MockClock) -> None:
@@ -432,6 +477,51 @@ async def test_a_watched_stream_sends_and_closes_like_another(autojump_clock: Mo
     _, gone = await world.server.taken()
     assert gone is not None
     assert gone.code == 1000
+
+
+class Numbers:
+    """An app with a stream that breaks off again and again."""
+
+    def __init__(self) -> None:
+        self.open = 0
+        service = Service("test")
+
+        @service.stream_in_out()
+        async def numbers(stream: StreamInOut[int, int]) -> None:
+            self.open += 1
+            try:
+                await stream.send(await stream.receive() + 1)
+                raise APIError.unavailable("enough", retry_after=1)
+            finally:
+                self.open -= 1
+
+        self.endpoint, self.app = numbers, App(service)
+
+
+async def talk(numbers: Numbers, cancel: CancelAt) -> None:
+    async with numbers.app.client() as client:
+        with trio.CancelScope() as scope:
+            cancel.scope = scope
+            async with client.open(numbers.endpoint, reconnect=Reconnect(queue=1), on=lambda event: None) as stream:
+                for number in range(3):
+                    await stream.send(number)
+                    assert await stream.receive() == number + 1
+                    await trio.sleep(0.5)
+                await stream.send_eof()
+                await stream.aclose()
+            cancel.scope = None
+        assert numbers.open == 0
+
+
+def test_cancelled_at_every_checkpoint_it_leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:
+    step, completed = 0, False
+    while not completed:
+        step += 1
+        cancel = CancelAt(step)
+        trio.run(talk, Numbers(), cancel, clock=MockClock(autojump_threshold=0), instruments=[cancel])
+        completed = cancel.scope is None
+    assert step > 60
+    assert caplog.records == []
 
 
 # Headers.

@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from streamrt import App, Request, Service, StreamIn, StreamInOut, StreamOut, get_client
+from tests.cancelling import CancelAt
 
 
 @attrs.frozen
@@ -32,20 +33,6 @@ class Ledger:
             yield
         finally:
             self.open.remove(name)
-
-
-class CancelAt(trio.abc.Instrument):
-    """Cancels a scope after a number of task steps: so each checkpoint is tried in turn."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-        self.scope: trio.CancelScope | None = None
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        if self.scope is not None:
-            self.step -= 1
-            if self.step == 0:
-                self.scope.cancel()
 
 
 def representative_app(ledger: Ledger) -> App:
