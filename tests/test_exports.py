@@ -9,21 +9,26 @@ import pytest
 import streamrt
 
 PUBLIC = """
-    APIError App Attachment Broker Client Cookie Deflate EncodeError Ended Endpoint Fault Header History InvalidMessage
-    KeyStatistics Limits MemoryBroker Query Request Service StreamIn StreamInEndpoint StreamInOut StreamInOutEndpoint
-    StreamOut StreamOutEndpoint StreamOutWithResponse Subscription Topic TopicPosition TopicStatistics get_auth_data
-    get_client get_resources serve
+    APIError App Attachment Attempt Back Broker Client Cookie Deflate Draining EncodeError Ended Endpoint Fault Gap
+    get_auth_data get_client get_resources Header History InvalidMessage KeyStatistics Limits Lost MemoryBroker
+    Query Reconnect Recovered Request serve Service StreamIn StreamInEndpoint StreamInOut StreamInOutEndpoint
+    StreamOut StreamOutEndpoint StreamOutWithResponse Subscription Topic TopicPosition TopicStatistics
 """.split()
+ALIASES = {"StreamEvent": streamrt.Lost | streamrt.Back | streamrt.Recovered | streamrt.Gap | streamrt.Draining}
 
 
 def test_the_public_names_are_exactly_these() -> None:
     names = [name for name, value in vars(streamrt).items() if not name.startswith("_") and not inspect.ismodule(value)]
-    assert sorted(names, key=str.casefold) == sorted(PUBLIC, key=str.casefold)
+    assert sorted(names, key=str.casefold) == sorted([*PUBLIC, *ALIASES], key=str.casefold)
 
 
 def test_all_other_names_are_modules_of_streamrt() -> None:
     modules = {name for name, value in vars(streamrt).items() if isinstance(value, types.ModuleType)}
     assert modules <= {module.name for module in pkgutil.iter_modules(streamrt.__path__)}
+
+
+def test_an_alias_is_what_it_stands_for() -> None:
+    assert {name: getattr(streamrt, name) for name in ALIASES} == ALIASES
 
 
 @pytest.mark.parametrize("name", PUBLIC)
