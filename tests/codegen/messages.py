@@ -10,7 +10,7 @@ from uuid import UUID
 import attrs
 from hypothesis import strategies as st
 
-from streamrt import App, Service, StreamOut
+from streamrt import App, Service, StreamIn, StreamOut
 
 Made = tuple[Any, st.SearchStrategy[Any]]
 """A type, and its values."""
@@ -118,12 +118,15 @@ def tagged(draw: st.DrawFn, part: st.SearchStrategy[Made]) -> Made:
 
 
 def app_of(sent: Sequence[Any]) -> App:
-    """Make an app whose service ``made`` has an endpoint for each type: ``out0``, ``out1``, ..."""
+    """Make an app whose service ``made`` has two endpoints for each type: ``out0`` sends it, and ``in0`` takes it."""
     service = Service("made")
     for number, of in enumerate(sent):
 
         async def out(stream: StreamOut[of]) -> None: ...  # type: ignore[valid-type]
 
-        out.__name__ = f"out{number}"
+        async def into(stream: StreamIn[of]) -> None: ...  # type: ignore[valid-type]
+
+        out.__name__, into.__name__ = f"out{number}", f"in{number}"
         service.stream_out(expose=True)(out)
+        service.stream_in(expose=True)(into)
     return App(service)

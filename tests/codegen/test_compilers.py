@@ -1,6 +1,7 @@
 """What compilers and linters say of generated files, and validators of messages: with Node, and its modules."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import services
-from streamrt import App
+from streamrt import App, InvalidMessage
 from streamrt.codegen.schema import generate_schema
 from streamrt.codegen.typescript import generate_client
 from streamrt.wire.codec import codec
@@ -114,6 +115,67 @@ def test_types_and_schemas_take_what_the_codec_writes() -> None:
         documents = [schema["$defs"], [[out[number], json.loads(text)] for number, text in emitted]]
         (directory / "documents.json").write_text(json.dumps(documents))
         assert run_node("validate.js", str(directory / "documents.json")).stdout == "[]\n"
+
+
+def test_a_type_lets_a_field_be_left_out_where_servers_do_and_nowhere_else() -> None:
+    made: list[Any] = []
+    sent: list[tuple[int, str, bool]] = []
+
+    @settings(max_examples=80, phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None)
+    @given(st.data())
+    def collect(data: st.DataObject) -> None:
+        of, values = data.draw(types())
+        made.append(of)
+        for _ in range(3):
+            text = codec(of).encode(data.draw(values)).decode()
+            if paths := list(members(json.loads(text))):
+                text = json.dumps(without(json.loads(text), data.draw(st.sampled_from(paths))))
+                sent.append((len(made) - 1, text, is_taken(of, text)))
+
+    collect()
+    assert {taken for _, _, taken in sent} == {True, False}
+    with node_directory() as directory:
+        (directory / "client.ts").write_text(generate_client(app_of(made), "made", "typescript", "gen"))
+        head = """
+            import type { MadeService, StreamOutWithResponse } from "./client.js";
+            type Of<Name extends keyof MadeService> =
+                ReturnType<MadeService[Name]> extends StreamOutWithResponse<infer M, undefined> ? M : never;
+        """
+        lines = [head]
+        for count, (number, text, taken) in enumerate(sent):
+            lines += [] if taken else ["// @ts-expect-error: servers do not take it"]
+            lines.append(f'export const c{count}: Of<"in{number}"> = {text};')
+        (directory / "constants.ts").write_text("\n".join(lines))
+        assert check_types(directory) == ""
+
+
+def members(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield where in a document the members of objects are."""
+    items = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
+    for key, item in items:
+        if isinstance(document, dict):
+            yield (*path, key)
+        yield from members(item, (*path, key))
+
+
+def without(document: Any, path: tuple[Any, ...]) -> Any:
+    """Leave one member out."""
+    *way, last = path
+    place = document
+    for key in way:
+        place = place[key]
+    del place[last]
+    return document
+
+
+def is_taken(of: Any, text: str) -> bool:
+    try:
+        codec(of).decode(text)
+    except InvalidMessage:
+        return False
+    return True
 
 
 def constants(emitted: list[tuple[int, str]]) -> str:
