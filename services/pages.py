@@ -21,7 +21,7 @@ FILES = {
     "/": "index.html",
     "/style.css": "style.css",
     "/client.js": "client.js",
-    "/status.js": "status.js",
+    "/page.js": "page.js",
     "/upload": "streaming/upload.html",
     "/upload.js": "streaming/upload.js",
     "/logs": "streaming/logs.html",

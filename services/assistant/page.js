@@ -1,15 +1,15 @@
 // Questions and answers over one stream: each answer has a number, by which its words are told apart and it is stopped.
 
 import { Client } from "/client.js";
-import { explain, statusIn } from "/status.js";
+import { elements, explain, statusIn } from "/page.js";
 
 const HOW = {
   whole: "",
   canceled: "stopped",
   busy: "too many answers at a time: wait for one of them, or stop it",
 };
-const [ask, prompt, list] = ["ask", "prompt", "answers"].map((id) => document.getElementById(id));
-const status = statusIn(document.getElementById("status"));
+const [line, list, ask, prompt] = elements("status", "answers", "ask", "prompt");
+const status = statusIn(line);
 const running = new Map(); // what is shown of the answers that are not finished, by number
 let count = 0;
 
@@ -24,8 +24,12 @@ ask.addEventListener("submit", (event) => {
   event.preventDefault();
   if (prompt.value.trim() === "") return;
   const answer = (count += 1);
-  running.set(answer, shown(answer, prompt.value));
-  stream.send({ kind: "ask", answer, prompt: prompt.value }).catch((error) => finish(answer, explain(error)));
+  const entry = { ...shown(answer, prompt.value), asked: false };
+  running.set(answer, entry);
+  stream.send({ kind: "ask", answer, prompt: prompt.value }).then(
+    () => (entry.asked = true),
+    (error) => finish(answer, explain(error)),
+  );
   prompt.select();
 });
 
@@ -41,15 +45,11 @@ try {
 } catch {
   // The status says it.
 }
-finishAll("the stream is closed");
+for (const answer of [...running.keys()]) finish(answer, "the stream is closed");
 
 function lost(error, pause) {
   status.on.lost(error, pause);
-  finishAll("lost with the connection");
-}
-
-function finishAll(why) {
-  for (const answer of [...running.keys()]) finish(answer, why);
+  for (const [answer, { asked }] of [...running]) if (asked) finish(answer, "lost with the connection");
 }
 
 function finish(answer, why) {

@@ -7,12 +7,11 @@
 // - a message of the same sender and the same id is the same message.
 
 import { Client } from "/client.js";
-import { statusIn } from "/status.js";
+import { elements, statusIn } from "/page.js";
 
-const [enter, name, names, go, leave, list, say, message, send] = [
-  "enter", "name", "names", "go", "leave", "said", "say", "message", "send",
-].map((id) => document.getElementById(id));
-const status = statusIn(document.getElementById("status"));
+const [enter, name, names, go, leave] = elements("enter", "name", "names", "go", "leave");
+const [line, list, say, message, send] = elements("status", "said", "say", "message", "send");
+const status = statusIn(line);
 name.value = new URLSearchParams(location.search).get("name") ?? "ada";
 
 enter.addEventListener("submit", (event) => {
@@ -22,7 +21,7 @@ enter.addEventListener("submit", (event) => {
 
 async function talk(me, room) {
   const { chat } = new Client(location.origin, { headers: { authorization: `Bearer ${me}` } });
-  const leaving = new AbortController();
+  const catching = new AbortController(); // ends what asks for the past
   const heard = new Set();
   const unheard = new Map(); // my messages, by id
   const mine = crypto.getRandomValues(new Uint32Array(2)).join("-"); // ids of this tab begin with it
@@ -31,12 +30,12 @@ async function talk(me, room) {
 
   const stream = chat.privateChat(
     { names: room, echo: true },
-    { reconnect: { cap: 5 }, on: { ...status.on, back, recovered }, signal: leaving.signal },
+    { reconnect: { cap: 5 }, on: { ...status.on, back, recovered } },
   );
   status.follow(stream);
   list.replaceChildren();
   inside(true);
-  leave.onclick = () => void stream.close();
+  leave.onclick = end;
   say.onsubmit = (event) => {
     event.preventDefault();
     if (message.value.trim() === "") return;
@@ -56,9 +55,14 @@ async function talk(me, room) {
   } catch {
     // The status says it.
   } finally {
-    leaving.abort();
-    for (const { item } of unheard.values()) item.title = "not sent";
+    end();
+    for (const { item } of unheard.values()) item.append(" (not sent)");
     inside(false);
+  }
+
+  function end() {
+    void stream.close();
+    catching.abort();
   }
 
   function put(whisper) {
@@ -75,11 +79,12 @@ async function talk(me, room) {
     if (!all) {
       show("", "The server has forgotten what was said. What it knows follows.", "note");
       past = catchUp();
+      past.catch(() => undefined); // the loop hears of it
     }
   }
 
   async function catchUp() {
-    const before = chat.privateChat({ names: room, since: "oldest" }, { reconnect: true, signal: leaving.signal });
+    const before = chat.privateChat({ names: room, since: "oldest" }, { reconnect: true, signal: catching.signal });
     try {
       for await (const next of before) {
         if (next.kind === "here") break; // it comes behind all that was kept
@@ -95,13 +100,13 @@ async function talk(me, room) {
     const key = `${next.by} ${next.id}`;
     if (next.id !== "" && heard.has(key)) return;
     heard.add(key);
-    const own = next.by === me ? unheard.get(next.id) : undefined;
-    unheard.delete(next.id);
-    if (own === undefined) {
-      show(next.by, next.msg, next.by === me ? "mine" : "");
-    } else {
+    const own = next.by === me && unheard.get(next.id);
+    if (own) {
+      unheard.delete(next.id);
       own.item.classList.remove("pending");
       list.append(own.item); // where all others see it
+    } else {
+      show(next.by, next.msg, next.by === me ? "mine" : "");
     }
   }
 }

@@ -1,14 +1,13 @@
 // A log, one stream for each start.
 
 import { Client } from "/client.js";
-import { statusIn } from "/status.js";
+import { elements, statusIn } from "/page.js";
 
 const SHOWN = 1000; // rows; the oldest make room
 const client = new Client(location.origin);
-const [form, rows, start, stop, follow, log, count] = [
-  "form", "rows", "start", "stop", "follow", "log", "count",
-].map((id) => document.getElementById(id));
-const status = statusIn(document.getElementById("status"));
+const [form, rows, start, stop, follow] = elements("form", "rows", "start", "stop", "follow");
+const [line, log, count] = elements("status", "log", "count");
+const status = statusIn(line);
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();

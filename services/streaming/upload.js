@@ -1,14 +1,13 @@
 // An upload. What it shows as sent has left the browser; that it has arrived, only the response says.
 
 import { Client } from "/client.js";
-import { statusIn } from "/status.js";
+import { elements, statusIn } from "/page.js";
 
 const PIECE = 48 * 1024; // bytes, a multiple of 3, so that the texts of all pieces together are base64 too
 const client = new Client(location.origin);
-const [form, file, start, cancel, progress, told, response] = [
-  "form", "file", "start", "cancel", "progress", "told", "response",
-].map((id) => document.getElementById(id));
-const status = statusIn(document.getElementById("status"));
+const [form, file, start, cancel] = elements("form", "file", "start", "cancel");
+const [line, progress, told, response] = elements("status", "progress", "told", "response");
+const status = statusIn(line);
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -39,9 +38,10 @@ async function upload(chosen) {
   } catch (error) {
     show();
     response.textContent = giveUp.signal.aborted
-      ? "Canceled: the server has been told nothing but that you left, and answers nothing."
+      ? "Canceled: the server sees that you have left, and answers nothing."
       : `The upload has failed: ${error.message}.`;
   } finally {
+    void stream.close();
     clearInterval(showing);
     [start.disabled, cancel.disabled] = [false, true];
   }
@@ -62,7 +62,7 @@ function bytes(count) {
 function base64(part) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
-    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
+    reader.onload = () => resolve(String(reader.result).replace(/^[^,]*,/, "")); // data:...;base64,
     reader.onerror = () => reject(reader.error);
     reader.readAsDataURL(part);
   });

@@ -1,12 +1,11 @@
 // Two boards, each of which shows what its worker has read, and how old that is.
 
-import { explain } from "/status.js";
+import { elements, explain } from "/page.js";
 
 const PACES = [0, 4000, 3000, 2000, 1500, 1000, 700, 500]; // messages a second; 0: as they come
 const SECONDS = 60;
 const pace = self.crossOriginIsolated ? new Int32Array(new SharedArrayBuffer(4)) : null;
-const slider = document.getElementById("pace");
-const paced = document.getElementById("paced");
+const [slider, paced, chart] = elements("pace", "paced", "chart");
 const panels = [...document.querySelectorAll("section")].map(watch);
 
 slider.oninput = () => {
@@ -73,7 +72,6 @@ function watch(section) {
   return panel;
 }
 
-const chart = document.getElementById("chart");
 const ink = chart.getContext("2d");
 let last = performance.now();
 

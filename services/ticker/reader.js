@@ -18,7 +18,7 @@ onmessage = async ({ data: { endpoint, pace } }) => {
         postMessage({ read, moved, missed, behind: now - at - fastest });
         [read, moved, told] = [0, {}, now];
       }
-      const limit = pace && Atomics.load(pace, 0);
+      const limit = pace ? Number(Atomics.load(pace, 0)) : 0;
       if (limit) {
         due = Math.max(due + 1000 / limit, now - 20);
         if (due > now) Atomics.wait(pace, 0, limit, due - now); // until the slider is moved, at the latest

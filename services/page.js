@@ -1,4 +1,14 @@
-// How a stream is, as a dot and in words: connecting, open, waiting with a countdown, closed, and why.
+// What the pages share: their elements by name, and how a stream is, as a dot and in words.
+
+/**
+ * Return the elements of these ids.
+ *
+ * @param {string[]} ids
+ * @returns {any[]}
+ */
+export function elements(...ids) {
+  return ids.map((id) => document.getElementById(id));
+}
 
 /** What each kind of error is to people; what the server says of it comes behind. */
 const KINDS = {
@@ -61,7 +71,8 @@ export function statusIn(element) {
         () => undefined, // `closed` says it
       );
       stream.closed.then(({ error }) => {
-        show(error ? "failed" : "closed", error ? `closed. ${explain(error)}` : "closed");
+        const ours = error === null || (error.code === "canceled" && error.closeCode === null); // as by an AbortSignal
+        show(ours ? "closed" : "failed", ours ? "closed" : `closed. ${explain(error)}`);
       });
     },
   };
