@@ -30,9 +30,9 @@ const KINDS = {
   unknown: "Something went wrong",
 };
 
-/** Say to people why a stream has ended. */
-export function explain(error) {
-  return `${KINDS[error.code]}: ${error.message}`;
+/** Say to people why a stream has ended; the code of the Close is for those who look it up. */
+export function explain({ code, message, closeCode }) {
+  return `${KINDS[code]}: ${message}${closeCode === null ? "" : ` (${closeCode})`}`;
 }
 
 /**

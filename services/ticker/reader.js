@@ -28,5 +28,5 @@ onmessage = async ({ data: { endpoint, pace } }) => {
     // How it has ended is told below.
   }
   const { error } = await stream.closed;
-  postMessage({ closed: error === null ? null : { code: error.code, message: error.message } });
+  postMessage({ closed: error === null ? null : { code: error.code, message: error.message, closeCode: error.closeCode } });
 };

@@ -90,7 +90,7 @@ async def test_an_upload_that_is_too_large_fails_with_the_servers_words(browser:
         await tab.choose("#file", str(file))
         await tab.press("Upload")
         await tab.sees("#response", "The upload has failed: an upload may have 64000000 characters.")
-        await tab.sees(STATUS, "closed. Too much: an upload may have 64000000 characters")
+        await tab.sees(STATUS, "closed. Too much: an upload may have 64000000 characters (4429)")
 
 
 # Logs.
@@ -123,8 +123,8 @@ async def test_a_log_is_stopped_and_started_again(browser: Browser) -> None:
 @pytest.mark.parametrize(
     ("rows", "why"),
     [
-        ("1000000", "'rows' must be <= 10000: 1000000"),
-        ("many", "query parameter 'rows': expected an integer, got 'many'"),
+        ("1000000", "'rows' must be <= 10000: 1000000 (4400)"),
+        ("many", "query parameter 'rows': expected an integer, got 'many' (4400)"),
     ],
 )
 async def test_a_number_of_rows_that_makes_no_sense_is_told_in_the_servers_words(
@@ -253,7 +253,7 @@ async def test_a_server_that_was_killed_comes_back_and_nothing_is_missing_or_the
             for tab in (ada, bob):
                 await tab.sees(SAID, ["adaone", "bobtwo"])
         for tab in (ada, bob):
-            await tab.sees(STATUS, "waiting. The server is away: the connection was lost")
+            await tab.sees(STATUS, "waiting. The server is away: the connection was lost (1006)")
         await say(ada, "three")  # to nobody
         await ada.sees(PENDING, ["adathree"])
         async with server_at(address):
@@ -269,8 +269,11 @@ async def test_a_server_that_was_killed_comes_back_and_nothing_is_missing_or_the
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("eve", "closed. That is not allowed: the room ada+bob is not for eve"),
-        ("no name", "closed. The server does not know you: a token is needed"),
+        ("eve", "closed. That is not allowed: the room ada+bob is not for eve (4403)"),
+        (
+            "no name",
+            "closed. The server does not know you: a token is needed: letters and digits, as in `Bearer ada` (4401)",
+        ),
     ],
 )
 async def test_who_may_not_enter_reads_why(browser: Browser, name: str, why: str) -> None:
@@ -289,7 +292,7 @@ async def test_a_server_that_restarts_is_waited_for(browser: Browser) -> None:
     async with served(services.app, seconds=SECONDS, shutdown_trigger=stop.wait, drain_timeout=0) as url:
         tab = await entered(browser, url, "ada")
         stop.set()
-        await tab.sees(STATUS, "waiting. The server is away: the server is restarting")
+        await tab.sees(STATUS, "waiting. The server is away: the server is restarting (1012)")
         await tab.press("Leave")
         await tab.sees(STATUS, "closed")
 
@@ -343,6 +346,6 @@ async def test_a_board_says_that_its_stream_has_ended_and_is_opened_again(browse
         tab = await browser.open(f"{way.url}/ticker")
         await tab.sees(".latest output", "s behind")
         way.cut()
-        await tab.sees(".latest output", "Closed. The server is away: the connection was lost")
+        await tab.sees(".latest output", "Closed. The server is away: the connection was lost (1006)")
         await tab.click('.latest >> role=button[name="Open again"]')
         await tab.sees(".latest output", "s behind")
