@@ -181,7 +181,8 @@ test("what was sent and has not left this side is told, for as long as there is 
     }
   }
   const full = new Client(url, { WebSocket: Full });
-  for (const stream of [full.live.echo(), full.live.add()]) {
+  for (const open of [() => full.live.echo(), () => full.live.add()]) {
+    const stream = open();
     assert.equal(stream.bufferedAmount, 0);
     await stream.ready;
     assert.equal(stream.bufferedAmount, 1234);
