@@ -95,10 +95,9 @@ function plot(now) {
   const seconds = panels.flatMap((panel) => panel.points.map(([, behind]) => behind));
   const top = Math.max(1, Math.ceil(Math.max(...seconds) * 1.1));
   ink.font = "12px system-ui";
-  ink.fillStyle = ink.strokeStyle = "#888";
+  ink.fillStyle = "#888";
   ink.fillText(`${top} s behind`, 6, 16);
   ink.fillText("a minute ago", 6, height - 8);
-  ink.strokeRect(0.5, 0.5, width - 1, height - 1);
   for (const panel of panels) {
     // A color is asked of an element: of a custom property one would get `light-dark(...)`, which a canvas cannot read.
     ink.strokeStyle = getComputedStyle(panel.section.querySelector("h2"), "::before").backgroundColor;
