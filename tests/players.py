@@ -25,7 +25,9 @@ def absent(missing: str) -> NoReturn:
 def need(name: str) -> str:
     """Return where a program is, or see to it that the test does not pass."""
     executable = shutil.which(name)
-    return absent(f"there is no {name} on PATH") if executable is None else executable
+    if executable is None:
+        absent(f"there is no {name} on PATH")
+    return executable
 
 
 def chromium_command(module: str) -> list[str]:

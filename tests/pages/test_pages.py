@@ -25,6 +25,7 @@ SECONDS = 90
 STATUS = "#status"
 SAID = "#said li"
 PENDING = "#said .pending"
+FORGOTTEN = "The server has forgotten what was said. What it knows follows."
 
 
 @asynccontextmanager
@@ -295,9 +296,6 @@ async def test_a_server_that_restarts_is_waited_for(browser: Browser) -> None:
         await tab.sees(STATUS, "waiting. The server is away: the server is restarting (1012)")
         await tab.press("Leave")
         await tab.sees(STATUS, "closed")
-
-
-FORGOTTEN = "The server has forgotten what was said. What it knows follows."
 
 
 async def entered(browser: Browser, url: str, name: str) -> Tab:
