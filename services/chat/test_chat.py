@@ -26,12 +26,12 @@ async def joined(client: Client, identity: str) -> AsyncGenerator[StreamInOut[Sa
 
 @asynccontextmanager
 async def entered(
-    user: str, names: str, since: str | None = None
+    user: str, names: str, since: str | None = None, *, echo: bool = False
 ) -> AsyncGenerator[StreamInOut[Whispered | Here, Whisper]]:
     """Open a user's tab on a private room, and wait until the handler knows of it."""
     async with (
         app.client(headers={"authorization": f"Bearer {user}"}) as client,
-        client.open(private_chat, Room(names, since)) as tab,
+        client.open(private_chat, Room(names, since, echo)) as tab,
     ):
         await wait_all_tasks_blocked()
         yield tab
@@ -248,6 +248,19 @@ async def test_all_tabs_of_all_members_hear_a_whisper_but_the_one_it_came_from(a
         assert await adas_other_tab.receive() == await bob.receive() == Whispered("ada", "hello")
         await bob.send(Whisper("hi"))
         assert await ada.receive() == Whispered("bob", "hi")
+
+
+async def test_who_asks_for_it_hears_its_own_whispers_between_those_of_others(autojump_clock: MockClock) -> None:
+    async with entered("ada", "ada+bob", echo=True) as ada, entered("bob", "ada+bob") as bob:
+        for tab in (ada, bob):
+            await here(tab)
+        await ada.send(Whisper("hello", "1"))
+        assert await bob.receive() == Whispered("ada", "hello", "1")
+        await bob.send(Whisper("hi"))
+        await wait_all_tasks_blocked()
+        await ada.send(Whisper("hello", "1"))  # again: it has the same id, and whoever knows that shows it once
+        said = [await ada.receive() for _ in range(3)]
+    assert said == [Whispered("ada", "hello", "1"), Whispered("bob", "hi"), Whispered("ada", "hello", "1")]
 
 
 async def test_a_room_is_not_for_those_who_are_not_named_in_it(autojump_clock: MockClock) -> None:

@@ -51,17 +51,25 @@ class Room:
     Args:
         names: Who may enter, with plus signs between the names: ``ada+bob``.
         since: Where to go on: the last `Here.position`, or ``oldest`` for all that is kept.
+        echo: Whether to hear one's own messages too: whoever does knows that they were said, and between which others.
     """
 
     names: str
     since: str | None = None
+    echo: bool = False
 
 
 @frozen
 class Whisper:
-    """A message to a room."""
+    """A message to a room.
+
+    Args:
+        msg: The text.
+        id: What the sender knows it by; repeated, so that a message which is sent again can be told from another one.
+    """
 
     msg: str
+    id: str = ""
 
 
 @frozen
@@ -71,10 +79,12 @@ class Whispered:
     Args:
         by: Who said it: the name that the auth handler found, and not one that a client may choose.
         msg: The text.
+        id: What the sender knows it by.
     """
 
     by: str
     msg: str
+    id: str = ""
     kind: Literal["whispered"] = "whispered"
 
 

@@ -8,8 +8,8 @@ from streamrt import APIError, Service, StreamIn, StreamInOut, StreamOut
 
 from .types import Answer, Choose, Chunk, LogRow, Prompt, Tail, Upload, Uploaded
 
-MAX_UPLOAD = 1_000_000
-"""Characters that one upload may have: the chunks are kept in memory until the last one is there."""
+MAX_UPLOAD = 64_000_000
+"""Characters that one upload may have."""
 
 ROW_SECONDS = 0.5
 STEP_SECONDS = 0.05
@@ -20,19 +20,18 @@ service = Service("streaming")
 
 @service.stream_in("/upload", expose=True)
 async def upload(handshake: Upload, stream: StreamIn[Chunk]) -> Uploaded:
-    """Collect chunks until one of them is the last, and answer once."""
-    chunks: list[str] = []
-    size = 0
+    """Count chunks until one of them is the last, and answer once."""
+    count = size = 0
     async for chunk in stream:
+        count += 1
         size += len(chunk.data)
         if size > MAX_UPLOAD:
             raise APIError.resource_exhausted(f"an upload may have {MAX_UPLOAD} characters")
-        chunks.append(chunk.data)
         if chunk.done:
-            logger.info("%s has uploaded %d chunks, %d characters", handshake.user, len(chunks), size)
+            logger.info("%s has uploaded %d chunks, %d characters", handshake.user, count, size)
             return Uploaded(success=True)
     # The client has left in the middle, and nobody is there to read a response; or it has said that no more comes.
-    logger.info("%s has left an upload after %d chunks", handshake.user, len(chunks))
+    logger.info("%s has left an upload after %d chunks", handshake.user, count)
     return Uploaded(success=False)
 
 

@@ -2,4 +2,3 @@
 
 from .endpoints import service as service
 from .market import open_market as open_market
-from .page import serve_page as serve_page

@@ -3,9 +3,6 @@
 
 import json
 from collections import Counter
-from collections.abc import MutableMapping
-from itertools import islice
-from typing import Any
 
 import pytest
 import trio
@@ -16,7 +13,6 @@ from streamrt import Ended, StreamIn, testing
 
 from .endpoints import all_prices, prices
 from .market import STEP_CENTS, STEP_SECONDS, SYMBOLS, Market, every, latest
-from .page import PAGE
 from .types import Price
 
 
@@ -127,23 +123,3 @@ async def test_a_watcher_that_leaves_does_not_stop_the_prices_of_another(autojum
             other.vanish()
         await trio.sleep(1)
         assert len(await read(stream, 100 * 51)) == 5100
-
-
-# The page.
-
-
-async def get(path: str) -> tuple[int, bytes]:
-    """Return the status and the body of an HTTP response."""
-    sent: list[MutableMapping[str, Any]] = []
-
-    async def send(message: MutableMapping[str, Any]) -> None:
-        await trio.lowlevel.checkpoint()
-        sent.append(message)
-
-    await app({"type": "http", "method": "GET", "path": path}, trio.sleep_forever, send)
-    return sent[0]["status"], b"".join(message["body"] for message in islice(sent, 1, None))
-
-
-async def test_the_page_is_there_and_nothing_else() -> None:
-    assert await get("/ticker") == (200, PAGE)
-    assert await get("/elsewhere") == (404, b"not found\n")

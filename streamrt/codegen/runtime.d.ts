@@ -127,6 +127,8 @@ declare class StreamSession {
     state: StreamState;
     dialect: string;
     constructor(dialer: StreamDialer, target: StreamTarget, options: StreamOptions, resumes: boolean);
+    /** What the WebSocket has taken and the network has not, in bytes. */
+    get bufferedAmount(): number;
     /** Wait for the next message. */
     receive(): Promise<IteratorResult<unknown, undefined>>;
     /** Hand over one message. It resolves when the WebSocket has taken it. */
@@ -161,6 +163,8 @@ export declare class StreamIn<In> extends AnyStream implements AsyncIterable<In,
 /** A stream of messages both ways. Leaving a `for await` loop over it does not close it. */
 export declare class StreamInOut<In, Out> extends AnyStream implements AsyncIterable<In, undefined>, AsyncDisposable {
     [Symbol.asyncIterator](): AsyncIterator<In, undefined>;
+    /** Bytes that were sent and have not left this side yet: what progress has to leave out. */
+    get bufferedAmount(): number;
     /**
      * Send one message. It resolves when the WebSocket has taken it and has room for more; whether it has arrived, only
      * the server could tell.
@@ -173,6 +177,8 @@ export declare class StreamInOut<In, Out> extends AnyStream implements AsyncIter
 export declare class StreamOutWithResponse<Out, Response> extends AnyStream implements AsyncDisposable {
     #private;
     constructor(dialer: StreamDialer, target: StreamTarget, options?: StreamOptions);
+    /** Bytes that were sent and have not left this side yet: what progress has to leave out. */
+    get bufferedAmount(): number;
     /** Send one message; see `StreamInOut.send`. */
     send(message: Out): Promise<void>;
     /** Say that no more messages come, as `response` does first. It takes a server that speaks `streamrt.v1`. */

@@ -304,6 +304,10 @@ class StreamSession {
             void this.#connect(false);
         }
     }
+    /** What the WebSocket has taken and the network has not, in bytes. */
+    get bufferedAmount() {
+        return this.#socket?.bufferedAmount ?? 0;
+    }
     /** Wait for the next message. */
     receive() {
         return new Promise((resolve, reject) => {
@@ -834,6 +838,10 @@ export class StreamInOut extends AnyStream {
     [Symbol.asyncIterator]() {
         return { next: () => this.session.receive() };
     }
+    /** Bytes that were sent and have not left this side yet: what progress has to leave out. */
+    get bufferedAmount() {
+        return this.session.bufferedAmount;
+    }
     /**
      * Send one message. It resolves when the WebSocket has taken it and has room for more; whether it has arrived, only
      * the server could tell.
@@ -852,6 +860,10 @@ export class StreamOutWithResponse extends AnyStream {
     constructor(dialer, target, options = {}) {
         super(dialer, target, options, false);
         this.#responds = target.responds ?? false;
+    }
+    /** Bytes that were sent and have not left this side yet: what progress has to leave out. */
+    get bufferedAmount() {
+        return this.session.bufferedAmount;
     }
     /** Send one message; see `StreamInOut.send`. */
     async send(message) {

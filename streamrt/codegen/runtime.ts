@@ -502,6 +502,11 @@ class StreamSession {
     }
   }
 
+  /** What the WebSocket has taken and the network has not, in bytes. */
+  get bufferedAmount(): number {
+    return this.#socket?.bufferedAmount ?? 0;
+  }
+
   /** Wait for the next message. */
   receive(): Promise<IteratorResult<unknown, undefined>> {
     return new Promise((resolve, reject) => {
@@ -1071,6 +1076,11 @@ export class StreamInOut<In, Out> extends AnyStream implements AsyncIterable<In,
     return { next: () => this.session.receive() as Promise<IteratorResult<In, undefined>> };
   }
 
+  /** Bytes that were sent and have not left this side yet: what progress has to leave out. */
+  get bufferedAmount(): number {
+    return this.session.bufferedAmount;
+  }
+
   /**
    * Send one message. It resolves when the WebSocket has taken it and has room for more; whether it has arrived, only
    * the server could tell.
@@ -1092,6 +1102,11 @@ export class StreamOutWithResponse<Out, Response> extends AnyStream implements A
   constructor(dialer: StreamDialer, target: StreamTarget, options: StreamOptions = {}) {
     super(dialer, target, options, false);
     this.#responds = target.responds ?? false;
+  }
+
+  /** Bytes that were sent and have not left this side yet: what progress has to leave out. */
+  get bufferedAmount(): number {
+    return this.session.bufferedAmount;
   }
 
   /** Send one message; see `StreamInOut.send`. */

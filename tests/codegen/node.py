@@ -1,14 +1,12 @@
 """Node, and the modules that the tests of generated clients need: those of ``node/package.json``."""
 
-import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from tests.players import absent, need
 
 HERE = Path(__file__).parent / "node"
 MODULES = HERE / "node_modules"
@@ -16,13 +14,9 @@ MODULES = HERE / "node_modules"
 
 def need_node() -> str:
     """Return where Node is. Without it the test is skipped, and fails with ``STREAMRT_CLIENTS=required``."""
-    node = shutil.which("node")
-    if node is not None and MODULES.is_dir():
-        return node
-    missing = "Node or the modules of tests/codegen/node are not there: `nox -s clients` installs them"
-    if os.environ.get("STREAMRT_CLIENTS") == "required":
-        pytest.fail(missing)
-    pytest.skip(missing)
+    if not MODULES.is_dir():
+        absent("the modules of tests/codegen/node are not there: `nox -s clients` installs them")
+    return need("node")
 
 
 @contextmanager

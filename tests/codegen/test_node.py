@@ -4,10 +4,8 @@ import json
 import os
 import re
 import socket
-import subprocess
 import sys
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from streamrt.codegen.typescript import generate_client
 from tests.codegen import live
 from tests.codegen.node import HERE, need_node, node_directory
 from tests.conftest import served
+from tests.players import running
 
 ROOT = Path(__file__).parents[2]
 SCENARIOS = Path(__file__).with_name("scenarios.json")
@@ -69,30 +68,15 @@ async def test_the_client_comes_back_when_the_server_was_killed(client: str) -> 
         address = f"127.0.0.1:{free.getsockname()[1]}"
     server = [sys.executable, "-m", "streamrt.cli", "run", "tests.codegen.live:app", "--bind", address]
     with trio.fail_after(60):
-        async with running(need_node(), "returning.js", CLIENT=client, URL=f"ws://{address}") as node:
+        async with running(need_node(), "returning.js", directory=HERE, CLIENT=client, URL=f"ws://{address}") as node:
             seen = lines_of(node)
-            async with running(*server, PYTHONPATH=str(ROOT)):
+            async with running(*server, directory=HERE, PYTHONPATH=str(ROOT)):
                 assert await until(seen, "message 0") <= {"lost unavailable"}  # it was quicker than the server
             assert await anext(seen) == "lost unavailable"
-            async with running(*server, PYTHONPATH=str(ROOT)):
+            async with running(*server, directory=HERE, PYTHONPATH=str(ROOT)):
                 assert await until(seen, "back") <= {"lost unavailable"}
                 assert [line async for line in seen] == ["message 0"]
             assert await node.wait() == 0
-
-
-@asynccontextmanager
-async def running(*command: str, **environment: str) -> AsyncGenerator[trio.Process]:
-    """Run a process, and kill it at the end of the block."""
-    everything = {**os.environ, **environment}
-    process = await trio.lowlevel.open_process(command, cwd=HERE, env=everything, stdout=subprocess.PIPE)
-    try:
-        yield process
-    finally:
-        process.kill()
-        with trio.CancelScope(shield=True):  # it is dead: this takes no time
-            await process.wait()
-            if process.stdout is not None:
-                await process.stdout.aclose()
 
 
 async def lines_of(process: trio.Process) -> AsyncGenerator[str]:

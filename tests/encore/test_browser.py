@@ -4,9 +4,9 @@ import pytest
 
 from streamrt import Ended
 from tests.conftest import served
+from tests.players import Player
 
 from .app import Stage
-from .conftest import Platform
 from .test_clients import REFUSED, closed
 
 pytestmark = [pytest.mark.clients, pytest.mark.slow]
@@ -17,13 +17,13 @@ FAILED = {"code": 1006, "reason": "", "clean": False}
 
 @pytest.mark.parametrize(("path", "call"), REFUSED.values(), ids=REFUSED)
 async def test_a_refusal_is_a_1006_and_ends_the_loop(
-    chromium: Platform, stage: Stage, path: str, call: dict[str, object]
+    chromium: Player, stage: Stage, path: str, call: dict[str, object]
 ) -> None:
     async with served(stage.app) as url:
         assert await chromium.play(url, "refusedLoop", path, call) == {"heard": [], "closed": FAILED}
 
 
-async def test_a_page_of_another_host_is_refused(chromium: Platform, stage: Stage) -> None:
+async def test_a_page_of_another_host_is_refused(chromium: Player, stage: Stage) -> None:
     async with served(stage.app) as url:
         page = url.replace("127.0.0.1", "localhost")
         seen = await chromium.play(url, "refusedLoop", "/encore.greet", page=page)
@@ -31,7 +31,7 @@ async def test_a_page_of_another_host_is_refused(chromium: Platform, stage: Stag
     assert stage.requests == []
 
 
-async def test_permessage_deflate_is_offered_and_not_accepted(chromium: Platform, stage: Stage) -> None:
+async def test_permessage_deflate_is_offered_and_not_accepted(chromium: Player, stage: Stage) -> None:
     async with served(stage.app) as url:
         agreed = await chromium.play(url, "agree", {})
     [request] = stage.requests
@@ -39,7 +39,7 @@ async def test_permessage_deflate_is_offered_and_not_accepted(chromium: Platform
     assert agreed["extensions"] == ""
 
 
-async def test_messages_are_compressed_where_the_endpoint_says_so(chromium: Platform, stage: Stage) -> None:
+async def test_messages_are_compressed_where_the_endpoint_says_so(chromium: Player, stage: Stage) -> None:
     word = "again and " * 10_000
     async with served(stage.app) as url:
         agreed = await chromium.play(url, "agree", {}, "/packed")
@@ -49,7 +49,7 @@ async def test_messages_are_compressed_where_the_endpoint_says_so(chromium: Plat
 
 
 async def test_the_browser_says_where_its_page_is_from_and_the_tunnel_comes_behind(
-    chromium: Platform, stage: Stage
+    chromium: Player, stage: Stage
 ) -> None:
     call = {"headers": {"user-agent": "mine", "x-name": "ada"}}
     async with served(stage.app) as url:
@@ -60,20 +60,20 @@ async def test_the_browser_says_where_its_page_is_from_and_the_tunnel_comes_behi
     assert "Chrome" in (request.header("user-agent") or "")
 
 
-async def test_a_cookie_is_the_browsers_own(chromium: Platform, stage: Stage) -> None:
+async def test_a_cookie_is_the_browsers_own(chromium: Player, stage: Stage) -> None:
     async with served(stage.app) as url:
         seen = await chromium.play(url, "visit", "session=ada; path=/")
     assert seen == {"heard": [{"word": "ada"}], "closed": closed(1000)}
 
 
-async def test_a_tab_that_is_closed_is_going_away(chromium: Platform, stage: Stage) -> None:
+async def test_a_tab_that_is_closed_is_going_away(chromium: Player, stage: Stage) -> None:
     async with served(stage.app) as url:
         assert await chromium.play(url, "idle") == "here"
         assert await stage.ended.receive() == Ended("peer", 1001)
 
 
 async def test_of_a_tab_that_is_closed_in_mid_message_whole_messages_are_received(
-    chromium: Platform, stage: Stage
+    chromium: Player, stage: Stage
 ) -> None:
     word, times = "x" * (1 << 20), 64  # more than the buffers of both ends hold
     async with served(stage.app) as url:

@@ -174,6 +174,23 @@ test("only close codes that a client may use are taken", async () => {
   assert.equal(typeof reason, "string");
 });
 
+test("what was sent and has not left this side is told, for as long as there is a connection", async () => {
+  class Full extends Offering {
+    get bufferedAmount() {
+      return 1234;
+    }
+  }
+  const full = new Client(url, { WebSocket: Full });
+  for (const open of [() => full.live.echo(), () => full.live.add()]) {
+    const stream = open();
+    assert.equal(stream.bufferedAmount, 0);
+    await stream.ready;
+    assert.equal(stream.bufferedAmount, 1234);
+    await stream.close();
+    assert.equal(stream.bufferedAmount, 0);
+  }
+});
+
 test("a message has to be JSON", async () => {
   const stream = live.echo();
   await assert.rejects(stream.send(undefined), TypeError);

@@ -1,0 +1,1 @@
+"""The pages of the example services, as people see them in Chromium."""
