@@ -12,7 +12,7 @@ PUBLIC = """
     APIError App Attachment Broker Client Cookie Deflate EncodeError Ended Endpoint Fault Header History InvalidMessage
     KeyStatistics Limits MemoryBroker Query Request Service StreamIn StreamInEndpoint StreamInOut StreamInOutEndpoint
     StreamOut StreamOutEndpoint StreamOutWithResponse Subscription Topic TopicPosition TopicStatistics get_auth_data
-    get_client get_resources serve
+    get_client get_resources remote serve
 """.split()
 
 

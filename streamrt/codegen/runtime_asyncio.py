@@ -358,12 +358,14 @@ class StreamTarget:
         path: Percent-encoded.
         query: By key; None is left out, and a list is a repeated key.
         headers: By name; None and the empty list are left out, and a list is joined with commas.
+        cookies: By name; None is left out.
         responds: Whether a response comes before the end.
     """
 
     path: str
     query: Mapping[str, FieldValue] = field(default_factory=dict[str, FieldValue])
     headers: Mapping[str, FieldValue] = field(default_factory=dict[str, FieldValue])
+    cookies: Mapping[str, FieldValue] = field(default_factory=dict[str, FieldValue])
     responds: bool = False
 
 
@@ -411,6 +413,15 @@ def _checked(headers: HeaderFields) -> dict[str, str]:
         if not _is_header_name(name) or not _is_header_value(value):
             raise ValueError(f"the header {name!r} has a character that no header may have there")
     return {name.lower(): value for name, value in headers.items()}
+
+
+_is_cookie = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*").fullmatch  # RFC 6265, 4.1.1
+
+
+def _cookie(name: str, text: str) -> str:
+    if not _is_cookie(text):
+        raise ValueError(f"the cookie {name!r} has a character that no cookie may have")
+    return text
 
 
 class _WebSocket(ClientConnection):
@@ -464,7 +475,10 @@ class StreamDialer:
             InvalidHandshake: The other side answers, but not as a WebSocket does.
         """
         query = [(name, text) for name, texts in _texts(target.query) for text in texts]
-        lines = {**_checked(headers), **_checked({n: ", ".join(texts) for n, texts in _texts(target.headers) if texts})}
+        own = {name: ", ".join(texts) for name, texts in _texts(target.headers) if texts}
+        if cookies := [f"{name}={_cookie(name, text)}" for name, [text] in _texts(target.cookies)]:
+            own["cookie"] = "; ".join(cookies)
+        lines = {**_checked(headers), **_checked(own)}
         lines["streamrt-refusals"] = "http"  # so that a stream that is refused never begins
         if resume is not None:
             lines["streamrt-resume"] = resume
@@ -1153,7 +1167,7 @@ class _Session:
         self._bugs += way == "bug"
         self._renewed |= way == "credential"
         # Random down to nothing, so that those who were lost together do not come back together.
-        return (drained if error.retry_after is None else error.retry_after) + bound * random.random()  # noqa: S311
+        return (drained if error.retry_after is None else error.retry_after) + bound * random.random()
 
     def _finish(self, ended: StreamEnded, failure: Exception | None) -> None:
         if self.ended is not None:

@@ -1,4 +1,4 @@
-"""A world for asyncio without sockets or time: the clock jumps when nothing else is to do, and the server is the test."""
+"""A world for asyncio without sockets or time: the clock jumps when all wait, and the server is the test."""
 
 import asyncio
 import json
