@@ -69,13 +69,18 @@ def _endpoint(service: str, name: str, hint: Any) -> Endpoint:
         raise TypeError(
             f"expected an endpoint with its types, such as StreamOutEndpoint[None, Message], got {show(hint)}"
         )
-    handshake, *messages = (None if of is NoneType else of for of in types)
-    if handshake is not None and not isinstance(handshake, type):
+    handshake, *messages = types
+    returns = messages.pop() if kind is StreamInEndpoint else NoneType
+    if not isinstance(handshake, type):
         raise TypeError(f"the handshake is {show(handshake)}, which is not a class")
-    returns = messages.pop() if kind is StreamInEndpoint else None
 
     async def handler(*_: object) -> None:
         raise TypeError(f"{service}.{name} runs elsewhere: open it with a client")
 
-    signature = Signature(handshake, tuple(messages), returns)
+    signature = Signature(_something(handshake), tuple(messages), _something(returns))
     return assemble_endpoint(kind, signature, handler, service=service, name=name, path=path, options={})
+
+
+def _something(declared: Any) -> Any:
+    """Return a type, or None where there is nothing; a message may well be None."""
+    return None if declared is NoneType else declared

@@ -66,7 +66,9 @@ def used_names(annotations: Iterable[str]) -> set[str]:
 def quoted(value: object) -> str:
     """Write a value, a text in double quotes."""
     text = repr(value)
-    return f'"{text[1:-1]}"' if text[0] == "'" and '"' not in text else text
+    return (
+        text.replace("'", '"') if isinstance(value, (str, bytes)) and text.count("'") == 2 and '"' not in text else text
+    )
 
 
 def literal(values: Sequence[object]) -> str:
@@ -108,13 +110,13 @@ def typed_dict(name: str, doc: Doc, members: Sequence[tuple[str, bool, str]]) ->
         members: The name of each field, whether it may be absent, and its type.
     """
     texts = {member: f"NotRequired[{of}]" if optional else of for member, optional, of in members}
+    told = docstring(doc.text, {member: doc.fields.get(member, "") for member in texts})
     if all(map(is_field, texts)) and not texts.keys() & used_names(texts.values()):
-        told = docstring(doc.text, {member: doc.fields.get(member, "") for member in texts})
         lines = "".join(f"{member}: {of}\n" for member, of in texts.items())
         return block(f"class {name}(TypedDict):", told, lines)
     # The other way to write it knows no names but those in quotes.
     lines = "".join(f"        {quoted(member)}: {quoted(of)},\n" for member, of in texts.items())
-    return f"{name} = TypedDict(\n    {quoted(name)},\n    {{\n{lines}    }},\n)\n{docstring(doc.text)}"
+    return f"{name} = TypedDict(\n    {quoted(name)},\n    {{\n{lines}    }},\n)\n{told}"
 
 
 def arguments(head: str, parts: Sequence[str], tail: str) -> str:

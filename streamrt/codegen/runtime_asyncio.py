@@ -781,7 +781,7 @@ class _Session:
 
     async def close(self, code: int, reason: str) -> StreamEnded:
         """End the stream from this side."""
-        self._started()
+        runner = self._started()
         if code != 1000 and not 3000 <= code < 5000:
             raise ValueError(f"a client may close with 1000 or 3000 to 4999, not with {code}")
         if len(reason.encode()) > _MAX_REASON:
@@ -795,9 +795,9 @@ class _Session:
             if self._connection is not None:
                 self._tasks.create_task(self._connection.close(code, reason))
                 self._after("close", _CLOSE_TIMEOUT, partial(self._settle, _GONE))
-            elif self._runner is not None:
+            else:
                 self._finish(StreamEnded(code, reason, None), None)
-                self._runner.cancel()
+                runner.cancel()
         return await self.closed()
 
     async def leave(self, error: BaseException | None) -> None:
@@ -806,23 +806,24 @@ class _Session:
             if error is None:
                 await self.close(1000, "")
         finally:
-            assert self._runner is not None
+            runner = self._started()
             failure = StreamError("canceled", "the stream's block was left")
             failure.__cause__ = error
             self._finish(StreamEnded(1006, "", failure), failure)
-            self._runner.cancel()
+            runner.cancel()
             cancelled: asyncio.CancelledError | None = None
-            while not self._runner.done():
+            while not runner.done():
                 try:
-                    await asyncio.wait([self._runner])
+                    await asyncio.wait([runner])
                 except asyncio.CancelledError as again:  # noqa: ASYNC103 - it is raised below
                     cancelled = again  # what is left to do waits for nobody
             if cancelled is not None:
                 raise cancelled
 
-    def _started(self) -> None:
+    def _started(self) -> asyncio.Task[None]:
         if self._runner is None:
             raise RuntimeError("a stream is used inside of its block: `async with client... as stream`")
+        return self._runner
 
     # --- Connecting ---
 
@@ -928,13 +929,13 @@ class _Session:
         """Ask a silent server whether it lives; whatever comes is an answer."""
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(_PING_INTERVAL)
-            if self._is_behind or loop.time() - self._last_heard < _PING_INTERVAL or connection.state is not State.OPEN:
-                continue
-            silent = f"nothing was heard for {_PING_INTERVAL + _PING_TIMEOUT:g} s"
-            self._after("pong", _PING_TIMEOUT, partial(self._lose, silent))
-            with contextlib.suppress(ConnectionClosed):
-                await connection.ping()
+            rest = self._last_heard + _PING_INTERVAL - loop.time()
+            if rest <= 0 and not self._is_behind and connection.state is State.OPEN:
+                silent = f"nothing was heard for {_PING_INTERVAL + _PING_TIMEOUT:g} s"
+                self._after("pong", _PING_TIMEOUT, partial(self._lose, silent))
+                with contextlib.suppress(ConnectionClosed):
+                    await connection.ping()
+            await asyncio.sleep(rest if rest > 0 else _PING_INTERVAL)
 
     # --- What comes in ---
 

@@ -121,6 +121,15 @@ class FakeWebSocket:
         if self.heard is not None:
             self.heard()
 
+    @property
+    def unread(self) -> int:
+        """How many messages the client has not taken."""
+        return self._incoming.qsize()
+
+    def vanish(self) -> None:
+        """Be closed, before the client has heard of it."""
+        self.state = State.CLOSING
+
     def hold(self, size: int) -> None:
         """Have so many bytes that the network does not take."""
         self.holds = size
@@ -155,16 +164,21 @@ class FakeServer:
 
     def __init__(self) -> None:
         self.dialled: list[tuple[str, HeaderFields]] = []
-        self._answers: list[asyncio.Future[FakeWebSocket]] = []
+        self._answers: list[asyncio.Future[FakeWebSocket | Exception]] = []
 
     async def connect(self, url: str, headers: HeaderFields) -> FakeWebSocket:
         self.dialled.append((url, headers))
         self._answers.append(asyncio.get_running_loop().create_future())
-        return await self._answers[-1]
+        answer = await self._answers[-1]
+        if isinstance(answer, Exception):
+            raise answer  # here, and not in the future: what follows a throw() into a coroutine escapes coverage
+        return answer
 
-    def accept(self, subprotocol: str | None = "streamrt.v1") -> FakeWebSocket:
+    def accept(
+        self, subprotocol: str | None = "streamrt.v1", kind: type[FakeWebSocket] = FakeWebSocket
+    ) -> FakeWebSocket:
         """Accept the last attempt."""
-        self.websocket = FakeWebSocket(subprotocol)
+        self.websocket = kind(subprotocol)
         self._answers[-1].set_result(self.websocket)
         return self.websocket
 
@@ -175,4 +189,4 @@ class FakeServer:
 
     def refuse(self, error: Exception) -> None:
         """Let the last attempt fail."""
-        self._answers[-1].set_exception(error)
+        self._answers[-1].set_result(error)

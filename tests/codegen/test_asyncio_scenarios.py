@@ -152,6 +152,7 @@ class Play:
                     self.server.refuse(OSError("nobody is there"))
                 else:
                     self.server.websocket.end(*value)
+                await settled()
             case "waits":
                 await asyncio.sleep(value)
             case "holds":
