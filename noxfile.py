@@ -1,6 +1,10 @@
 """The project's sessions: `nox` runs the tests, the lint and the types; `nox -l` lists the rest."""
 
+import contextlib
+import pathlib
 import shutil
+import tempfile
+from collections.abc import Generator
 
 import nox
 
@@ -17,6 +21,14 @@ TYPED = ("streamrt", "services", "benchmarks", "tests/type_tests")
 def install(session: nox.Session, *groups: str) -> None:
     """Install streamrt from this checkout, and groups of development tools."""
     session.install("-e", ".", *(tool for group in groups for tool in nox.project.dependency_groups(PROJECT, group)))
+
+
+@contextlib.contextmanager
+def generated_clients(session: nox.Session) -> Generator[list[str]]:
+    """Write the clients in Python of the tests' apps where none of our own settings are, and yield the files."""
+    with tempfile.TemporaryDirectory() as directory:
+        session.run("python", "-m", "tests.codegen.write_clients", directory)
+        yield sorted(map(str, pathlib.Path(directory).glob("*.py")))
 
 
 @nox.session
@@ -42,6 +54,8 @@ def lint(session: nox.Session) -> None:
     install(session, "lint")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    with generated_clients(session) as files, session.chdir(pathlib.Path(files[0]).parent):
+        session.run("ruff", "check", "--isolated", "--target-version=py311", *files)
     trio_rules = ("--select=ASYNC1,ASYNC2,ASYNC3", "--ignore=ASYNC109,ASYNC114,ASYNC124,ASYNC128")
     session.run("flake8", *trio_rules, "--extend-exclude=node_modules", *CHECKED)
     session.run("lint-imports", "--no-cache")
@@ -53,6 +67,9 @@ def types(session: nox.Session) -> None:
     install(session, "types")
     session.run("mypy", *TYPED)
     session.run("pyright", *TYPED)
+    with generated_clients(session) as files:
+        session.run("mypy", *files)
+        session.run("pyright", *files)
     session.run("pyright", "--verifytypes", "streamrt", "--ignoreexternal")
 
 

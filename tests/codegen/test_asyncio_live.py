@@ -277,13 +277,13 @@ async def test_pings_of_the_server_are_heard(generated: Any) -> None:
 
 async def test_the_server_sees_how_a_block_was_left() -> None:
     service = Service("closing")
-    ended: list[Any] = []
+    tell, ends = trio.open_memory_channel[Ended | None](2)
 
     @service.stream_in_out(expose=True)
     async def talk(stream: StreamInOut[int, int]) -> None:
         async for _ in stream:
             pass
-        ended.append(stream.ended)
+        await tell.send(stream.ended)
 
     async def program(url: str) -> None:
         dialer = runtime_asyncio.StreamDialer(url)
@@ -297,9 +297,7 @@ async def test_the_server_sees_how_a_block_was_left() -> None:
 
     async with served(App(service), seconds=60) as url:
         await run(program(url))
-        while len(ended) < 2:
-            await trio.lowlevel.checkpoint()
-    assert ended == [Ended("peer", 1000), Ended("peer", 1001)]
+        assert [await ends.receive(), await ends.receive()] == [Ended("peer", 1000), Ended("peer", 1001)]
 
 
 async def test_who_comes_back_hears_what_was_said_meanwhile_once_and_in_order(generated: Any) -> None:

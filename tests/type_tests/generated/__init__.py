@@ -1,1 +1,1 @@
-"""Clients that `streamrt gen client` has written of the examples, to be type-checked; see `clients.py` beside."""
+"""Clients of the examples, as `streamrt gen client` writes them: checked by the session `types`, and never run."""
