@@ -877,7 +877,7 @@ class _Session:
             try:
                 ended = (await verdict).ended
             finally:
-                self._connection = None
+                self._connection = connection.heard = None
                 self._stop_all()
                 for task in tasks:
                     task.cancel()

@@ -472,6 +472,16 @@ async def test_a_server_that_says_something_is_not_pinged() -> None:
         assert websocket.pings == 0
 
 
+@virtual
+async def test_what_comes_from_a_connection_that_was_given_up_is_not_heard() -> None:
+    async with connected(silence_timeout=5, reconnect=Reconnect(base=60, cap=60)) as (stream, websocket, _):
+        await asyncio.sleep(5.1)
+        assert stream.state == "waiting"
+        websocket.deliver("1")
+        assert websocket.heard is None
+        await stream.close()
+
+
 # What comes from the network
 
 
