@@ -66,9 +66,8 @@ def used_names(annotations: Iterable[str]) -> set[str]:
 def quoted(value: object) -> str:
     """Write a value, a text in double quotes."""
     text = repr(value)
-    return (
-        text.replace("'", '"') if isinstance(value, (str, bytes)) and text.count("'") == 2 and '"' not in text else text
-    )
+    only_around = isinstance(value, (str, bytes)) and text.count("'") == 2 and '"' not in text
+    return text.replace("'", '"') if only_around else text
 
 
 def literal(values: Sequence[object]) -> str:
