@@ -1,6 +1,9 @@
 """The project's sessions: `nox` runs the tests, the lint and the types; `nox -l` lists the rest."""
 
+import contextlib
 import shutil
+import tempfile
+from collections.abc import Generator
 from pathlib import Path
 
 import nox
@@ -32,6 +35,14 @@ def find_npm(session: nox.Session) -> tuple[str, ...]:
     return ("node", str(wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"))
 
 
+@contextlib.contextmanager
+def generated_clients(session: nox.Session) -> Generator[list[str]]:
+    """Write the clients in Python of the tests' apps where none of our own settings are, and yield the files."""
+    with tempfile.TemporaryDirectory() as directory:
+        session.run("python", "-m", "tests.codegen.write_clients", directory)
+        yield sorted(map(str, Path(directory).glob("*.py")))
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests, and hold the coverage at 100 %; arguments go to pytest, and then coverage is only shown."""
@@ -55,6 +66,8 @@ def lint(session: nox.Session) -> None:
     install(session, "lint")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    with generated_clients(session) as files, session.chdir(Path(files[0]).parent):
+        session.run("ruff", "check", "--isolated", "--target-version=py311", *files)
     trio_rules = ("--select=ASYNC1,ASYNC2,ASYNC3", "--ignore=ASYNC109,ASYNC114,ASYNC124,ASYNC128")
     session.run("flake8", *trio_rules, "--extend-exclude=node_modules", *CHECKED)
     session.run("lint-imports", "--no-cache")
@@ -66,6 +79,9 @@ def types(session: nox.Session) -> None:
     install(session, "types")
     session.run("mypy", *TYPED)
     session.run("pyright", *TYPED)
+    with generated_clients(session) as files:
+        session.run("mypy", *files)
+        session.run("pyright", *files)
     session.run("pyright", "--verifytypes", "streamrt", "--ignoreexternal")
 
 

@@ -10,6 +10,7 @@ from streamrt.api.handshake import Cookie as Cookie
 from streamrt.api.handshake import Header as Header
 from streamrt.api.handshake import Query as Query
 from streamrt.api.limits import Limits as Limits
+from streamrt.api.remote import remote as remote
 from streamrt.api.request import Request as Request
 from streamrt.api.service import Service as Service
 from streamrt.api.stream import StreamIn as StreamIn

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Generic, TypeVar, cast, final, overload
 
 import attrs
@@ -210,27 +211,50 @@ def create_endpoint(
         ValueError: The path is malformed, or a limit makes no sense.
     """
     signature = read_signature(handler, endpoint_type.stream_type, endpoint_type.decorator)
-    incoming, outgoing = endpoint_type.directions(signature)
-    try:
-        template = PathTemplate.parse(f"/{service}.{handler.__name__}" if path is None else path)
-        overrides = _overrides(options)
-        return endpoint_type(
-            service=service,
-            name=handler.__name__,
-            template=template,
-            expose=options.get("expose", False),
-            auth=options.get("auth", False),
-            tags=_tags(options.get("tags", ())),
-            sensitive=options.get("sensitive", False),
-            handshake=_handshake(signature.handshake, template),
-            incoming=None if incoming is None else codec(incoming),
-            outgoing=None if outgoing is None else codec(outgoing),
-            overrides=overrides,
-            handler=handler,
+    with told_at(where(handler)):
+        return assemble_endpoint(
+            endpoint_type, signature, handler, service=service, name=handler.__name__, path=path, options=options
         )
+
+
+def assemble_endpoint(
+    endpoint_type: type[Endpoint],
+    signature: Signature,
+    handler: Callable[..., Any],
+    *,
+    service: str,
+    name: str,
+    path: str | None,
+    options: EndpointOptions,
+) -> Endpoint:
+    """Create an endpoint whose types are known; for the arguments and errors see `create_endpoint`."""
+    incoming, outgoing = endpoint_type.directions(signature)
+    template = PathTemplate.parse(f"/{service}.{name}" if path is None else path)
+    overrides = _overrides(options)
+    return endpoint_type(
+        service=service,
+        name=name,
+        template=template,
+        expose=options.get("expose", False),
+        auth=options.get("auth", False),
+        tags=_tags(options.get("tags", ())),
+        sensitive=options.get("sensitive", False),
+        handshake=_handshake(signature.handshake, template),
+        incoming=None if incoming is None else codec(incoming),
+        outgoing=None if outgoing is None else codec(outgoing),
+        overrides=overrides,
+        handler=handler,
+    )
+
+
+@contextmanager
+def told_at(place: str) -> Generator[None]:
+    """Put before what is wrong with a declaration where it is."""
+    try:
+        yield
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{where(handler)}: {error}") from error
+        raise kind(f"{place}: {error}") from error
 
 
 def _handshake(handshake: type[Any] | None, template: PathTemplate) -> HandshakeSpec[Any] | None:

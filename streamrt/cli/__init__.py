@@ -100,7 +100,7 @@ def client(
     tag: Annotated[list[str] | None, Parameter(consume_multiple=False)] = None,
     check: bool = False,
 ) -> None:
-    """Write a client: one file, without dependencies, for browsers and Node.
+    """Write a client: one file, for browsers and Node, for asyncio with `websockets`, or for streamrt's own client.
 
     Args:
         app: Where it is: MODULE:NAME.

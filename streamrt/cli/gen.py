@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from streamrt.codegen import python, python_asyncio, typescript
 from streamrt.codegen.schema import generate_schema
-from streamrt.codegen.typescript import Language, generate_client
 
 from .errors import CommandError
 from .load import load_app
 
-TargetLanguage: TypeAlias = Literal["typescript", "javascript"]
+TargetLanguage: TypeAlias = Literal["typescript", "javascript", "python", "python-asyncio"]
 
 
 def gen_client(
@@ -31,8 +31,14 @@ def gen_client(
     # The file's own name and no more: the same bytes, wherever the command is run.
     head = shlex.join([*command, "-o", Path(output).name])
 
-    def generate(what: Language) -> str:
-        return generate_client(app, target, what, head, services=services, tags=tags)
+    def generate(what: TargetLanguage | Literal["declarations"]) -> str:
+        match what:
+            case "python":
+                return python.generate_client(app, target, head, services=services, tags=tags)
+            case "python-asyncio":
+                return python_asyncio.generate_client(app, target, head, services=services, tags=tags)
+            case _:
+                return typescript.generate_client(app, target, what, head, services=services, tags=tags)
 
     files: dict[str, Callable[[], str]] = {output: lambda: generate(language)}
     if language == "javascript" and output != "-":

@@ -13,10 +13,13 @@ The rules of this file:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import date, datetime
+from decimal import Decimal
 from enum import Enum
 from types import NoneType
 from typing import Any, Final, Literal, TypeAlias, Union, final, get_args, get_origin
+from uuid import UUID
 
 from attrs import frozen
 
@@ -27,7 +30,27 @@ from streamrt.wire.codec import Codec
 from streamrt.wire.dialect import FORBIDDEN
 from streamrt.wire.graph import FIELDS, Field, Graph, is_typeddict, kinds, name_of, tag_of
 
+from .docstrings import read_doc
+
 _UNION: Any = Union  # of types that are known only at run time
+
+TEXTS: Final[dict[Any, str]] = {
+    bytes: "Base64",
+    datetime: "DateTime",
+    date: "PlainDate",
+    UUID: "Uuid",
+    Decimal: "DecimalText",
+}
+"""What is a string in JSON, by the name that it has where it stays one."""
+
+ALIASES: Final[dict[str, str]] = {
+    "Base64": "Bytes in base64.",
+    "DateTime": 'A date and time in ISO 8601: "2025-01-31T12:00:00+00:00".',
+    "PlainDate": 'A date: "2025-01-31".',
+    "Uuid": 'A UUID: "12345678-1234-5678-1234-567812345678".',
+    "DecimalText": 'A decimal number, exactly as it is written: "12.50".',
+}
+"""Strings with a meaning, for readers: a compiler takes any string for them."""
 
 Form: TypeAlias = Literal["sent", "received"]
 """As the client sees it."""
@@ -86,6 +109,7 @@ class Model:
         services: Only these services; empty for all.
         tags: Only endpoints that have one of these; empty for all.
         reserved: Names that no type may have.
+        in_browsers: Whether the client may run in one, whose scripts can set neither cookies nor some headers.
 
     Attributes:
         services: The endpoints by service, in the order they were declared.
@@ -97,8 +121,15 @@ class Model:
     """
 
     def __init__(
-        self, app: App, services: Sequence[str] = (), tags: Sequence[str] = (), reserved: Iterable[str] = ()
+        self,
+        app: App,
+        services: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        reserved: Iterable[str] = (),
+        *,
+        in_browsers: bool = True,
     ) -> None:
+        self._is_given: Callable[[Parameter], bool] = _is_a_scripts if in_browsers else _is_no_transports
         self.services: dict[str, list[Endpoint]] = _select(app, services, tags)
         self.endpoints: tuple[Endpoint, ...] = tuple(of for group in self.services.values() for of in group)
         self._tags: set[tuple[Any, str]] = set()
@@ -107,7 +138,7 @@ class Model:
         for endpoint in self.endpoints:
             for codec, form in forms(endpoint):
                 self._walk(Graph(codec.type).root, form, endpoint.qualified_name, set())
-            if (shape := _shape(endpoint)) is not None:
+            if (shape := self._shape(endpoint)) is not None:
                 for parameter in shape.fields:
                     self._walk(given(parameter), "sent", endpoint.qualified_name, set())
                 self._shapes.setdefault(shape, []).append(endpoint.qualified_name)
@@ -137,8 +168,15 @@ class Model:
 
     def handshake(self, endpoint: Endpoint) -> HandshakeDefinition | None:
         """Return the handshake that a client of an endpoint gives; None when there is nothing to give."""
-        shape = _shape(endpoint)
+        shape = self._shape(endpoint)
         return None if shape is None else next(of for of in self.handshakes if of.name == self._names[shape])
+
+    def _shape(self, endpoint: Endpoint) -> _Shape | None:
+        """Return the handshake class of an endpoint, and those fields that a client gives."""
+        if endpoint.handshake is None:
+            return None
+        fields = tuple(filter(self._is_given, endpoint.handshake.fields))
+        return _Shape(endpoint.handshake.handshake_type, fields) if fields else None
 
     def is_optional(self, resolved: Any, field: Field, form: Form) -> bool:
         """Tell whether a field may be absent in a form of its type."""
@@ -218,6 +256,36 @@ def pascal(text: str) -> str:
     return "".join(word[:1].upper() + word[1:] for word in re.split(r"[\W_]+", text))
 
 
+def members_of(names: Iterable[str], style: Callable[[str], str], taken: Iterable[str] = ()) -> dict[str, str]:
+    """Name the members of something after services, endpoints or fields, no two alike.
+
+    Args:
+        names: After which.
+        style: Writes a name as names are written there.
+        taken: What none may be called.
+    """
+    members: dict[str, str] = {}
+    lower = {name.lower() for name in taken}
+    for name in names:
+        nice = style(name)
+        candidates = (nice, *(f"{nice}{number}" for number in range(2, _MAX_NAMESAKES)))
+        # As classes are named after services too: in any case.
+        members[name] = next(of for of in candidates if of.lower() not in lower)
+        lower.add(members[name].lower())
+    return members
+
+
+def told(endpoint: Endpoint, where: str) -> str:
+    """Return what is told about a stream: its docstring, and what it takes to reach it.
+
+    Args:
+        endpoint: The endpoint.
+        where: Where credentials are given.
+    """
+    auth = f". It is only for callers with credentials: see `{where}`." if endpoint.auth else ""
+    return "\n\n".join(filter(None, [read_doc(endpoint.doc).text, f"`{endpoint.path}`{auth}"]))
+
+
 def _select(app: App, services: Sequence[str], tags: Sequence[str]) -> dict[str, list[Endpoint]]:
     known = [service.name for service in app.services]
     for name in services:
@@ -233,17 +301,20 @@ def _select(app: App, services: Sequence[str], tags: Sequence[str]) -> dict[str,
     return {name: endpoints for name, endpoints in selected.items() if endpoints}
 
 
-def _shape(endpoint: Endpoint) -> _Shape | None:
-    """Return the handshake class of an endpoint, and those fields that a client gives."""
-    if endpoint.handshake is None:
-        return None
-    fields = tuple(field for field in endpoint.handshake.fields if not _is_the_browsers(field))
-    return _Shape(endpoint.handshake.handshake_type, fields) if fields else None
-
-
-def _is_the_browsers(field: Parameter) -> bool:
+def _is_a_scripts(field: Parameter) -> bool:
+    """Tell whether a browser lets its scripts give a field."""
     forbidden = field.wire_name in FORBIDDEN or field.wire_name.startswith(("sec-", "proxy-"))
-    return field.source == "cookie" or (field.source == "header" and forbidden)
+    return field.source != "cookie" and not (field.source == "header" and forbidden)
+
+
+def _is_no_transports(field: Parameter) -> bool:
+    """Tell whether a field is no header that HTTP and WebSockets write themselves."""
+    return field.source != "header" or not (field.wire_name in _TRANSPORTS or field.wire_name.startswith("sec-"))
+
+
+_TRANSPORTS: Final = frozenset(
+    "connection content-length expect host keep-alive te trailer transfer-encoding upgrade".split()
+)
 
 
 # --- Names ---

@@ -2,9 +2,8 @@
 
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,11 +28,10 @@ from streamrt import (
 )
 from streamrt.errors import error_from_close
 from streamrt.wire.dialect import RESUME
+from tests.codegen.scenarios import Scenario, load
 
 from .world import Dialled, World
 
-SCENARIOS = Path(__file__).parents[1] / "codegen" / "scenarios.json"
-LANGUAGE = "python"
 NO_SCRIPT = {4400: 1002}
 """A browser's script may not close with 1002, so the table says what it closes with instead."""
 
@@ -45,36 +43,14 @@ async def upload(stream: StreamIn[Any]) -> Any:
     """Never run: the test is the server."""
 
 
-def fill(value: Any, each: Mapping[str, Any]) -> Any:
-    """Fill in what a scenario is tried for each of, and texts that are given by their length."""
-    match value:
-        case str() if value.startswith("$"):
-            return fill(each[value[1:]], each)
-        case {"text_of": length}:
-            return "x" * length
-        case list():
-            return [fill(of, each) for of in value]
-        case dict():
-            return {key: fill(of, each) for key, of in value.items()}
-        case _:
-            return value
-
-
-def scenarios() -> Iterator[Any]:
-    for scenario in json.loads(SCENARIOS.read_text()):
-        for number, each in enumerate(scenario.pop("each", [{}])):
-            if LANGUAGE not in {**scenario.get("except", {}), **each.get("except", {})}:
-                yield pytest.param(fill(scenario, each), id=f"{scenario['id']}-{number}")
-
-
 class Play:
     """One stream and its program."""
 
-    def __init__(self, scenario: Any, nursery: trio.Nursery) -> None:
-        options = dict(scenario.get("options", {}))
+    def __init__(self, scenario: Scenario, nursery: trio.Nursery) -> None:
+        options = dict(scenario.options)
         headers = {"asked": self.ask, "failing": self.fail, "given": {"authorization": "Bearer ada"}}
-        self.uploads = scenario["stream"] == "in"
-        self.reads = scenario.get("reads", True) and not self.uploads
+        self.uploads = scenario.stream == "in"
+        self.reads = scenario.reads and not self.uploads
         self.world = World()
         self.client = Client.over(
             self.world,
@@ -286,18 +262,18 @@ class Play:
             assert name == "close_code" or getattr(error, name) == value
 
 
-@pytest.mark.parametrize("scenario", list(scenarios()))
+@pytest.mark.parametrize("scenario", load("python"), ids=str)
 async def test_the_client_does_in_each_scenario_what_it_says(
-    scenario: Any, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    scenario: Scenario, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(random, "random", lambda: 1.0)
     async with trio.open_nursery() as nursery:
         play = Play(scenario, nursery)
-        for number, step in enumerate(scenario["steps"]):
+        for number, step in enumerate(scenario.steps):
             [(name, value)] = [(name, value) for name, value in step.items() if name != "rejects"]
             try:
                 await play.step(name, value, step.get("rejects"))
             except AssertionError as error:
-                error.add_note(f"{scenario['id']}: {scenario['when']}: step {number}: {step}")
+                error.add_note(f"{scenario}: {scenario.when}: step {number}: {step}")
                 raise
         nursery.cancel_scope.cancel()

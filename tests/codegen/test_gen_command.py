@@ -46,6 +46,25 @@ def test_a_javascript_client_has_its_types_beside_it(module: str, types: str, tm
     assert "export declare class Client {" in (tmp_path / types).read_text()
 
 
+@pytest.mark.parametrize("language", ["python", "python-asyncio"])
+def test_a_client_in_python_is_one_module(language: str, tmp_path: Path) -> None:
+    assert exit_code("client", APP, "--lang", language, "-o", "client.py") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["client.py"]
+    text = (tmp_path / "client.py").read_text()
+    assert text.splitlines()[0].endswith(f": streamrt gen client {APP} --lang {language} -o client.py")
+    assert ("class Client:" in text) == (language == "python-asyncio")
+    compile(text, "client.py", "exec")
+
+
+@pytest.mark.parametrize(("language", "file"), [("python", "client"), ("python-asyncio", "asyncio")])
+def test_the_clients_that_are_type_checked_are_those_of_today(
+    language: str, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    sample = f"tests/type_tests/generated/services_{file}.py"
+    assert exit_code("client", "services:app", "--lang", language, "-o", sample, "--check") == 0
+
+
 def test_a_client_can_go_to_standard_output(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert exit_code("client", APP, "--lang", "javascript", "-o", "-") == 0
     assert "export class Client {" in capsys.readouterr().out
@@ -80,9 +99,11 @@ def test_a_schema_goes_to_standard_output_or_to_a_file(capsys: pytest.CaptureFix
     [
         ["client", APP, "--lang", "typescript", "-o", "client.ts"],
         ["client", APP, "--lang", "javascript", "--tag", "search", "-o", "client.js"],
+        ["client", APP, "--lang", "python", "--service", "my-shop", "-o", "client.py"],
+        ["client", APP, "--lang", "python-asyncio", "-o", "client.py"],
         ["schema", APP, "-o", "schema.json"],
     ],
-    ids=["typescript", "javascript", "schema"],
+    ids=["typescript", "javascript", "python", "python-asyncio", "schema"],
 )
 def test_a_stale_file_is_told_with_the_command_and_left_as_it_is(
     command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
@@ -128,9 +149,13 @@ def test_stale_types_beside_a_javascript_client_are_told(capsys: pytest.CaptureF
             ["client", APP, "--lang", "typescript", "-o", "c.ts", "--service", "x"],
             "there is no service 'x'; there are my-shop, my_shop",
         ),
+        (
+            ["client", APP, "--lang", "python", "-o", "c.py", "--tag", "x"],
+            "no endpoint is exposed and has the tag x",
+        ),
         (["schema", "app"], "an app is named like services:app, not 'app'"),
     ],
-    ids=["directory", "suffix", "check of nothing", "service", "app"],
+    ids=["directory", "suffix", "check of nothing", "service", "tag", "app"],
 )
 def test_a_mistake_is_told_in_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path

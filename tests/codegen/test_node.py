@@ -1,8 +1,6 @@
 """Generated clients that run: in Node, against scenarios without sockets and time, and against real servers."""
 
-import json
 import os
-import re
 import socket
 import sys
 from collections.abc import AsyncGenerator, Generator
@@ -12,13 +10,12 @@ import pytest
 import trio
 
 from streamrt.codegen.typescript import generate_client
-from tests.codegen import live
+from tests.codegen import live, scenarios
 from tests.codegen.node import HERE, need_node, node_directory
 from tests.conftest import served
 from tests.players import running
 
 ROOT = Path(__file__).parents[2]
-SCENARIOS = Path(__file__).with_name("scenarios.json")
 
 
 @pytest.fixture
@@ -41,15 +38,10 @@ async def run_tests(file: str, **environment: str) -> str:
     return "" if done.returncode == 0 else output
 
 
-def test_the_scenarios_are_those_of_the_documentation() -> None:
-    rows = re.findall(r"^\| ([A-Z]\d+) \| (.*) \| (.*) \|$", (ROOT / "docs" / "clients.md").read_text(), re.MULTILINE)
-    assert rows == [(of["id"], of["when"], of["then"]) for of in json.loads(SCENARIOS.read_text())]
-
-
 @pytest.mark.clients
 @pytest.mark.slow
 async def test_the_client_does_in_each_scenario_what_it_says(client: str) -> None:
-    assert await run_tests("scenarios.test.js", CLIENT=client, SCENARIOS=str(SCENARIOS)) == ""
+    assert await run_tests("scenarios.test.js", CLIENT=client, SCENARIOS=str(scenarios.FILE)) == ""
 
 
 @pytest.mark.clients
