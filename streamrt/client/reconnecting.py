@@ -99,6 +99,7 @@ class ReconnectingPort(Port):
         self._error: APIError | None = None  # what the stream has ended with
         self._closed = False  # this end has closed the stream
         self._eof = False  # this end has said that it sends no more
+        self._thrown: BaseException | None = None  # what the program has raised when it was told something
 
     # What a stream calls.
 
@@ -115,9 +116,9 @@ class ReconnectingPort(Port):
             elif (connection := self._open_connection) is not None:
                 try:
                     return await self._receive_from(connection)
-                except (trio.EndOfChannel, APIError):
-                    if connection.ended is None:
-                        raise  # the server sends no more, and the stream goes on
+                except (trio.EndOfChannel, APIError) as error:
+                    if connection.ended is None or error is self._thrown:
+                        raise  # the server sends no more, and the stream goes on; or it is the program's own
             elif self.ended is not None:
                 await trio.lowlevel.checkpoint()
                 raise trio.EndOfChannel if self._error is None else self._error
@@ -241,7 +242,11 @@ class ReconnectingPort(Port):
 
     def _tell(self, event: StreamEvent | None) -> None:
         if event is not None and self._call.tell is not None:
-            self._call.tell(event)
+            try:
+                self._call.tell(event)
+            except BaseException as error:
+                self._thrown = error
+                raise
 
     def _told(self, what: Notice | Drain) -> None:
         if isinstance(what, Drain):

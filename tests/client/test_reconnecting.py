@@ -429,6 +429,29 @@ async def test_what_the_program_throws_at_an_event_ends_the_stream_with_it(autoj
         assert caught.value is error
 
 
+async def test_what_it_throws_is_not_taken_for_the_end_of_a_connection_that_is_lost_then(
+    autojump_clock: MockClock,
+) -> None:
+    world = World(accepts=True)
+    error = APIError.aborted("mine")
+
+    def throw(event: StreamEvent) -> None:
+        if isinstance(event, Gap):
+            raise error
+
+    async with opened(world, on=throw) as stream, trio.open_nursery() as nursery:
+
+        async def lose() -> None:
+            await wait_all_tasks_blocked()
+            await world.server.send("a", gap(1))
+            await world.server.end()
+
+        nursery.start_soon(lose)
+        with pytest.raises(APIError.Aborted) as caught:
+            await stream.receive()
+    assert caught.value is error
+
+
 async def test_the_stream_tells_of_the_connection_that_it_has(autojump_clock: MockClock) -> None:
     world = World(accepts=True)
     async with opened(world) as stream:
