@@ -543,7 +543,7 @@ def test_cancelled_at_every_checkpoint_it_leaves_nothing_behind(caplog: pytest.L
         cancel = CancelAt(step)
         trio.run(talk, Numbers(), cancel, clock=MockClock(autojump_threshold=0), instruments=[cancel])
         completed = cancel.scope is None
-    assert step > 60
+    assert step > 50  # the order of tasks is random, and so is how often they switch
     assert caplog.records == []
 
 
