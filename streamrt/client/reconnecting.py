@@ -21,8 +21,8 @@ import trio
 from attrs import frozen
 
 from streamrt.api.stream import Port, TopicPosition
-from streamrt.errors import APIError, CloseCode, Ended
-from streamrt.runtime.connection import Connection
+from streamrt.errors import APIError, CloseCode, Ended, ResourceExhausted
+from streamrt.runtime.connection import Connection, Stalled
 from streamrt.runtime.scopes import lone_error
 from streamrt.runtime.whereabouts import Whereabouts
 from streamrt.wire.backlog import Backlog
@@ -128,7 +128,7 @@ class ReconnectingPort(Port):
     async def send(self, frame: Frame) -> None:
         """Send one message, or have it wait for a connection; see `Port.send`."""
         while (connection := self._open_connection) is not None and not self._eof and not self._closed:
-            with suppress(trio.BrokenResourceError):  # of the connection, which may not be the last
+            with suppress(trio.BrokenResourceError, Stalled):  # of the connection, which may not be the last
                 await connection.send(frame)
                 return
         await trio.lowlevel.checkpoint()
@@ -334,7 +334,8 @@ class ReconnectingPort(Port):
         pause = None
         if error is not None and not self._leaving.is_set() and not (was_open and self._uploads):
             left = max(0, self._drained_at - trio.current_time())
-            pause = self._retries.pause(ended.code, error, left)
+            stalled = ended.by == "runtime" and ended.code == ResourceExhausted.close_code  # it may be gone as well
+            pause = self._retries.pause(CloseCode.ABNORMAL if stalled else ended.code, error, left)
         if error is not None and pause is not None:
             self._tell(Lost(error, pause))
         elif error is not None and not was_open:

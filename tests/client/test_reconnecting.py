@@ -283,6 +283,24 @@ async def test_who_waits_for_room_when_the_connection_is_lost_finds_a_place_in_t
         assert await world.server.taken() == ([{"message": 2}, {"message": 4}], None)
 
 
+async def test_a_server_that_reads_nothing_for_too_long_is_lost(autojump_clock: MockClock) -> None:
+    world = World(accepts=True)
+    events: list[StreamEvent] = []
+    limits = Limits(send_messages=1, send_timeout=3)
+    async with testing.no_tasks_left(), opened(world, Reconnect(queue=1), limits=limits, on=events.append) as stream:
+        world.server.ours.stall()
+        for number in range(3):
+            await stream.send(number)
+        assert trio.current_time() == 3
+        await trio.sleep(0.6)
+        assert await world.server.taken() == ([{"message": 2}], None)
+        assert len(world.dialled) == 2
+    [lost, back] = events
+    assert isinstance(lost, Lost)
+    assert lost.error.message == "the peer has not read for 3 s"
+    assert back == Back()
+
+
 async def test_the_end_that_is_said_during_a_pause_is_said_behind_what_waits(autojump_clock: MockClock) -> None:
     world = World(accepts=True)
     async with opened(world, Reconnect(queue=1)) as stream:
