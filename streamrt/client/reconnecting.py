@@ -286,7 +286,12 @@ class ReconnectingPort(Port):
         connection: Connection | None = None
         try:
             dial = self._dialler.dial(
-                self._call, rejected=self._retries.rejected, resume=positions, told=self._told, grace=0
+                self._call,
+                rejected=self._retries.rejected,
+                renewed=self._retries.renewed,
+                resume=positions,
+                told=self._told,
+                grace=0,
             )
             async with dial as connection:
                 begin = trio.current_time()

@@ -583,6 +583,25 @@ async def test_headers_are_asked_for_before_each_attempt(autojump_clock: MockClo
     assert asked == [Attempt(rejected=False)] * 2
 
 
+async def test_credentials_that_were_refused_are_told_so_until_there_are_others(autojump_clock: MockClock) -> None:
+    world = World(accepts=True)
+    asked: list[bool] = []
+
+    async def headers(attempt: Attempt) -> Mapping[str, str]:
+        asked.append(attempt.rejected)
+        if len(asked) in (2, 3):
+            raise OSError("nobody gives any now")
+        return {"x-number": str(len(asked))}
+
+    async with Client.over(world, headers=headers).open_path("/", reconnect=Reconnect()):
+        await world.server.end(4401)
+        await trio.sleep(5)
+        await world.server.end()
+        await trio.sleep(5)
+    assert asked == [False, True, True, True, False]
+    assert [dict(server.target.headers)["x-number"] for server in world.dialled] == ["1", "4", "5"]
+
+
 @pytest.mark.parametrize(
     ("raised", "expected"),
     [
