@@ -629,6 +629,27 @@ async def test_headers_that_are_none_are_a_mistake_and_not_tried_again(autojump_
             pass
 
 
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        (None, "must return a mapping of names to values, not None"),
+        ([("a", "b")], "headers must be a mapping of names to values, not list"),
+        ({"a": 1}, "the header 'a' must be a text, not int"),
+        ({1: "a"}, "the header 1 must be a text"),
+    ],
+)
+async def test_headers_that_are_no_texts_by_name_are_a_mistake(
+    headers: Any, expected: str, autojump_clock: MockClock
+) -> None:
+    async def give(attempt: Attempt) -> Mapping[str, str]:
+        result: Mapping[str, str] = headers
+        return result
+
+    with pytest.raises(TypeError, match=expected):
+        async with Client.over(World(accepts=True), headers=give).open_path("/", reconnect=Reconnect()):
+            pass
+
+
 async def test_headers_that_take_too_long_take_the_time_of_the_connection(autojump_clock: MockClock) -> None:
     async def headers(attempt: Attempt) -> Mapping[str, str]:
         await trio.sleep(6)
@@ -648,6 +669,48 @@ async def test_a_deadline_of_the_block_is_its_own(autojump_clock: MockClock) -> 
 
 
 # Terms.
+
+
+async def wait_for(event: StreamEvent) -> None:
+    """Do what `on` must not."""
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        (
+            "reconect",
+            Reconnect(),
+            "a stream to / has no option 'reconect'; it has first_message_timeout, on, reconnect",
+        ),
+        ("reconnect", True, "reconnect must be a Reconnect or None, not True"),
+        ("on", 3, "on must be a plain function, which does not wait, not 3"),
+        ("on", wait_for, "on must be a plain function, which does not wait, not <function wait_for"),
+        ("resume", None, "resume must be some TopicPosition, not None"),
+        ("silence_timeout", math.nan, "silence_timeout must be a number of seconds, more than 0, not nan"),
+        ("silence_timeout", True, "silence_timeout must be a number of seconds, more than 0, not True"),
+        ("first_message_timeout", -1, "first_message_timeout must be a number of seconds, more than 0, not -1"),
+        ("first_message_timeout", None, "first_message_timeout must be a number of seconds, more than 0, not None"),
+    ],
+)
+async def test_an_option_that_is_none_is_refused(
+    option: str, value: object, expected: str, autojump_clock: MockClock
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=expected):
+        async with Client.over(World(accepts=True)).open_path("/", **{option: value}):  # type: ignore[arg-type]
+            pass
+
+
+async def test_an_upload_hears_no_topics_that_it_could_resume(autojump_clock: MockClock) -> None:
+    service = Service("test")
+
+    @service.stream_in()
+    async def add(stream: StreamIn[int]) -> None:
+        """Never run."""
+
+    with pytest.raises(TypeError, match=r"a stream to test\.add has no option 'resume'"):
+        async with App(service).client() as client, client.open(add, resume=()):  # type: ignore[call-overload]
+            pass
 
 
 @pytest.mark.parametrize("field", ["base", "cap", "healthy", "attempts", "bugs", "queue"])
