@@ -160,6 +160,8 @@ class Dialler:
                 raise
             except Exception as error:
                 raise APIError.unavailable(f"the headers could not be had: {error}") from error
+        if headers is None:  # pyright: ignore[reportUnnecessaryComparison] # a return that is forgotten
+            raise TypeError("the function for headers must return a mapping of names to values, not None")
         return header_lines(headers)
 
 
