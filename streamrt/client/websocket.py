@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import trio
 import trio_websocket
-from wsproto.events import Event, Ping, Pong
+from wsproto.events import CloseConnection, Event, Ping
 from wsproto.utilities import LocalProtocolError
 
 from streamrt.api.limits import Limits
@@ -186,7 +186,7 @@ class WebSocketConnector(Connector):
                 max_message_size=self._limits.max_message_bytes,
                 receive_buffer_size=65536,
             )
-        _say_nothing_behind_a_close(websocket)
+        _say_nothing_behind_a_close(websocket, stream)
         stream.establish(lambda: websocket._send(Ping()))  # pyright: ignore[reportPrivateUsage] # its `ping` waits
         return websocket
 
@@ -277,13 +277,19 @@ class _Stream:
         self._tcp.socket.close()
 
 
-def _say_nothing_behind_a_close(websocket: trio_websocket.WebSocketConnection) -> None:
-    """Keep the reader alive: it answers and sends pings behind our own Close too, and wsproto refuses that."""
+def _say_nothing_behind_a_close(websocket: trio_websocket.WebSocketConnection, stream: _Stream) -> None:
+    """Keep the reader alive: it has things to say behind our own Close too, and wsproto refuses that.
+
+    Those are pings and pongs, and a Close to a server that sends too large a message: that one is not waited for.
+    """
     send = websocket._send  # pyright: ignore[reportPrivateUsage]
 
     async def send_what_may_be_sent(event: Event) -> None:
-        with suppress(*[LocalProtocolError] if isinstance(event, (Ping, Pong)) else []):
+        try:
             await send(event)
+        except LocalProtocolError:
+            if isinstance(event, CloseConnection):
+                stream.abort()
 
     websocket._send = send_what_may_be_sent  # type: ignore[method-assign] # pyright: ignore[reportPrivateUsage]
 
