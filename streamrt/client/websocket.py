@@ -14,7 +14,7 @@ import json
 import math
 import re
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import final
 from urllib.parse import urlsplit
@@ -187,7 +187,7 @@ class WebSocketConnector(Connector):
                 receive_buffer_size=65536,
             )
         _say_nothing_behind_a_close(websocket, stream)
-        stream.establish(lambda: websocket._send(Ping()))  # pyright: ignore[reportPrivateUsage] # its `ping` waits
+        stream.establish(lambda: nursery.start_soon(_ping, websocket))
         return websocket
 
     def _explain(self, error: Exception, answer: bytes) -> APIError:
@@ -217,7 +217,7 @@ class _Stream:
         self._tcp = tcp
         self._interval = math.inf if limits.ping_interval is None else limits.ping_interval
         self._timeout = limits.ping_timeout
-        self._ping: Callable[[], Awaitable[None]] | None = None
+        self._ping: Callable[[], None] | None = None
         self._listening = trio.CancelScope()
         self._upgraded = False  # the server's answer has come, and may be followed by its end at once
         self.head: bytes = b""
@@ -229,8 +229,8 @@ class _Stream:
         """Whether trio-websocket has seen the answer, and is content."""
         return self._ping is not None
 
-    def establish(self, ping: Callable[[], Awaitable[None]]) -> None:
-        """Note that it is, and how the server is asked whether it is still there."""
+    def establish(self, ping: Callable[[], None]) -> None:
+        """Note that it is, and how the server is asked whether it is still there, without waiting."""
         self._ping = ping
         self._listening.deadline = trio.current_time() + self._interval  # the next read has begun already
 
@@ -250,8 +250,8 @@ class _Stream:
         with trio.move_on_after(wait) as self._listening:
             return await self._carrier.receive_some(max_bytes)
         assert self._ping is not None
-        with trio.move_on_after(self._timeout), suppress(trio_websocket.ConnectionClosed):
-            await self._ping()
+        self._ping()
+        with trio.move_on_after(self._timeout):
             return await self._carrier.receive_some(max_bytes)
         self.silence = f"the server was silent for {self._interval:g} s, and for {self._timeout:g} s after a ping"
         raise trio.BrokenResourceError(self.silence)
@@ -275,6 +275,12 @@ class _Stream:
     def abort(self) -> None:
         """Close the socket at once, whatever is under way."""
         self._tcp.socket.close()
+
+
+async def _ping(websocket: trio_websocket.WebSocketConnection) -> None:
+    """Ask whether the server is there; in a task, because what it says is heard also while it takes nothing."""
+    with suppress(trio_websocket.ConnectionClosed):
+        await websocket._send(Ping())  # pyright: ignore[reportPrivateUsage] # its `ping` waits for the answer
 
 
 def _say_nothing_behind_a_close(websocket: trio_websocket.WebSocketConnection, stream: _Stream) -> None:
