@@ -20,6 +20,7 @@ from typing import TypeAlias, final
 import trio
 from attrs import frozen
 
+from streamrt.api.request import Request
 from streamrt.api.stream import Port, TopicPosition
 from streamrt.errors import APIError, CloseCode, Ended, ResourceExhausted
 from streamrt.runtime.connection import Connection, Stalled
@@ -312,7 +313,8 @@ class ReconnectingPort(Port):
     def _begin(self, connection: Connection, task_status: trio.TaskStatus[None]) -> None:
         is_first = self._last is None
         self._last = self._connection = connection
-        self.request, self.draining = connection.request, connection.draining
+        self.request: Request = connection.request
+        self.draining: trio.Event = connection.draining
         for frame in self._queue:
             connection.writer.say(frame)
         self._queue.clear()
