@@ -281,8 +281,8 @@ class ReconnectingPort(Port):
 
     async def _connect(self, task_status: trio.TaskStatus[None]) -> float | None:
         """Have one connection until it ends; return the seconds to the next attempt, None if there is none."""
-        positions = list(self._arrived.positions.values())[-_POSITIONS:]
-        self._asked = {(at.topic, at.key) for at in positions if at.position is not None}
+        positions = [at for at in self._arrived.positions.values() if at.position is not None][-_POSITIONS:]
+        self._asked = {(at.topic, at.key) for at in positions}
         self._drained_at = -math.inf
         connection: Connection | None = None
         try:

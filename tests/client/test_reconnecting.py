@@ -243,6 +243,18 @@ async def test_the_newest_64_positions_are_offered(autojump_clock: MockClock) ->
         assert len(stream.positions) == 70
 
 
+async def test_topics_without_a_history_take_no_place_among_the_positions(autojump_clock: MockClock) -> None:
+    world = World(accepts=True)
+    async with opened(world):
+        await world.server.send(position("7", 0))
+        for key in range(64):
+            await world.server.send({"type": "gap", "topic": "t", "key": str(key), "missed": 1})
+            await wait_all_tasks_blocked()
+        await world.server.end()
+        await trio.sleep(0.6)
+        assert dict(world.server.target.headers)["streamrt-resume"] == '[{"topic":"t","key":"k","position":"7"}]'
+
+
 # What is sent.
 
 
