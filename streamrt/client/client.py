@@ -11,6 +11,7 @@ import re
 import ssl
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from inspect import iscoroutinefunction
 from typing import Any, TypedDict, TypeVar, Unpack, final, overload
 from urllib.parse import urlencode
 
@@ -172,8 +173,8 @@ class Client:
         Raises:
             APIError: The server refused, with this error; or it cannot be reached (`Unavailable`). With `reconnect`:
                 and it makes no sense to try again.
-            TypeError: The handshake is not one of this endpoint.
-            ValueError: A value of the handshake cannot be sent.
+            TypeError: The handshake is not one of this endpoint, or an option is none.
+            ValueError: A value of the handshake cannot be sent, or a timeout is no time.
 
         Example:
             ```python
@@ -212,7 +213,8 @@ class Client:
 
         Raises:
             APIError: As for `open`.
-            ValueError: The path or a header cannot be sent.
+            TypeError: An option is none.
+            ValueError: The path or a header cannot be sent, or a timeout is no time.
         """
         if not _is_path(path):
             raise ValueError(f"a path begins with '/' and is percent-encoded, not {path!r}")
@@ -224,6 +226,7 @@ class Client:
     async def _port(
         self, target: Target, name: str, options: ResumeOptions, *, takes_input: bool, uploads: bool
     ) -> AsyncGenerator[Port]:
+        _check(options, name, uploads=uploads)
         resume, terms = options.get("resume", ()), options.get("reconnect")
         call = Call(
             target=target,
@@ -272,6 +275,26 @@ def get_client() -> Client:
 
 def _header_source(headers: Mapping[str, str] | HeadersFunction | None) -> Headers | HeadersFunction:
     return headers if callable(headers) else header_lines(headers)
+
+
+def _check(options: Mapping[str, object], name: str, *, uploads: bool) -> None:
+    """Refuse options that no type checker has seen: nobody would notice that one is misspelt."""
+    known = (StreamOptions if uploads else ResumeOptions).__optional_keys__
+    for option, value in options.items():
+        match option, value:
+            case _ if option not in known:
+                raise TypeError(f"a stream to {name} has no option {option!r}; it has {', '.join(sorted(known))}")
+            case "reconnect", _ if not isinstance(value, Reconnect | None):
+                raise TypeError(f"reconnect must be a Reconnect or None, not {value!r}")
+            case "on", _ if iscoroutinefunction(value) or not (value is None or callable(value)):
+                raise TypeError(f"on must be a plain function, which does not wait, not {value!r}")
+            case "resume", _ if not isinstance(value, Iterable):
+                raise TypeError(f"resume must be some TopicPosition, not {value!r}")
+            case "first_message_timeout" | "silence_timeout", _:
+                if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                    raise ValueError(f"{option} must be a number of seconds, more than 0, not {value!r}")
+            case _:
+                pass
 
 
 def _mirror(endpoint: Endpoint, port: Port) -> Stream:

@@ -7,7 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import final
+from typing import cast, final
 
 from attrs import field, frozen
 
@@ -37,9 +37,18 @@ def header_lines(headers: Mapping[str, str] | None) -> list[tuple[str, str]]:
     """Return headers as lines, with their names in lower case.
 
     Raises:
+        TypeError: They are no texts by name.
         ValueError: One of them cannot be a header. It is named, but its value is not told.
     """
-    lines = [] if headers is None else [(name.lower(), value) for name, value in headers.items()]
+    if headers is None:
+        return []
+    if not isinstance(headers, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] # a function may give anything
+        raise TypeError(f"headers must be a mapping of names to values, not {type(headers).__name__}")
+    lines: list[tuple[str, str]] = []
+    for name, value in cast("Mapping[object, object]", headers).items():
+        if not (isinstance(name, str) and isinstance(value, str)):
+            raise TypeError(f"the header {name!r} must be a text, not {type(value).__name__}")
+        lines.append((name.lower(), value))
     for name, value in lines:
         if not is_header(name, value) or value != value.strip() or not _is_sendable(value):
             raise ValueError(f"the header {name!r} has a character that no header may have there")

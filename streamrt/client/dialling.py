@@ -31,7 +31,7 @@ class Attempt:
     """What a function for headers is told.
 
     Args:
-        rejected: Whether the server has refused the credentials of the attempt before: do not give it the same again.
+        rejected: Whether the server has refused the credentials that were given last: do not give it the same again.
     """
 
     rejected: bool
@@ -90,6 +90,7 @@ class Dialler:
         call: Call,
         *,
         rejected: bool = False,
+        renewed: Callable[[], None] | None = None,
         resume: Iterable[TopicPosition] = (),
         told: Callable[[Notice | Drain], None] | None = None,
         grace: float = math.inf,
@@ -98,7 +99,8 @@ class Dialler:
 
         Args:
             call: What is called.
-            rejected: Whether the credentials of the attempt before were refused.
+            rejected: Whether the credentials that were given last were refused.
+            renewed: Is called once there are headers.
             resume: Where the stream was in topics.
             told: See `Connection`. Default: the call is told the events.
             grace: See `Connection`.
@@ -111,6 +113,8 @@ class Dialler:
         established = False
         try:
             headers = await self._ask_for_headers(Attempt(rejected), deadline)
+            if renewed is not None:
+                renewed()
             target = attrs.evolve(
                 call.target,
                 headers=[*headers, *call.target.headers, *_resuming(offered)],
@@ -156,6 +160,8 @@ class Dialler:
                 raise
             except Exception as error:
                 raise APIError.unavailable(f"the headers could not be had: {error}") from error
+        if headers is None:  # pyright: ignore[reportUnnecessaryComparison] # a return that is forgotten
+            raise TypeError("the function for headers must return a mapping of names to values, not None")
         return header_lines(headers)
 
 

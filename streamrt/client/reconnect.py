@@ -72,7 +72,7 @@ class Retries:
         renews: Whether other credentials can be had.
 
     Attributes:
-        rejected: Whether the credentials of the last attempt were refused.
+        rejected: Whether credentials were refused, and there are none to follow them yet.
     """
 
     def __init__(self, terms: Reconnect, *, renews: bool) -> None:
@@ -82,6 +82,10 @@ class Retries:
         self._attempts = 0
         self._bugs = 0
         self._renewed = False
+
+    def renewed(self) -> None:
+        """Note that headers were to be had after that."""
+        self.rejected = False
 
     def connected(self, seconds: float) -> None:
         """Note that there was a connection for so long."""
@@ -98,7 +102,7 @@ class Retries:
             drain: Seconds that the server had announced for its restart, as far as they are left.
         """
         terms, way = self._terms, way_back(code, error.retry_after)
-        self.rejected = way == "credential"
+        self.rejected |= way == "credential"
         if (
             way == "none"
             or self._attempts >= terms.attempts

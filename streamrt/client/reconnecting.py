@@ -22,8 +22,8 @@ from attrs import frozen
 
 from streamrt.api.request import Request
 from streamrt.api.stream import Port, TopicPosition
-from streamrt.errors import APIError, CloseCode, Ended
-from streamrt.runtime.connection import Connection
+from streamrt.errors import APIError, CloseCode, Ended, ResourceExhausted
+from streamrt.runtime.connection import Connection, Stalled
 from streamrt.runtime.scopes import lone_error
 from streamrt.runtime.whereabouts import Whereabouts
 from streamrt.wire.backlog import Backlog
@@ -100,6 +100,7 @@ class ReconnectingPort(Port):
         self._error: APIError | None = None  # what the stream has ended with
         self._closed = False  # this end has closed the stream
         self._eof = False  # this end has said that it sends no more
+        self._thrown: BaseException | None = None  # what the program has raised when it was told something
 
     # What a stream calls.
 
@@ -116,9 +117,9 @@ class ReconnectingPort(Port):
             elif (connection := self._open_connection) is not None:
                 try:
                     return await self._receive_from(connection)
-                except (trio.EndOfChannel, APIError):
-                    if connection.ended is None:
-                        raise  # the server sends no more, and the stream goes on
+                except (trio.EndOfChannel, APIError) as error:
+                    if connection.ended is None or error is self._thrown:
+                        raise  # the server sends no more, and the stream goes on; or it is the program's own
             elif self.ended is not None:
                 await trio.lowlevel.checkpoint()
                 raise trio.EndOfChannel if self._error is None else self._error
@@ -128,7 +129,7 @@ class ReconnectingPort(Port):
     async def send(self, frame: Frame) -> None:
         """Send one message, or have it wait for a connection; see `Port.send`."""
         while (connection := self._open_connection) is not None and not self._eof and not self._closed:
-            with suppress(trio.BrokenResourceError):  # of the connection, which may not be the last
+            with suppress(trio.BrokenResourceError, Stalled):  # of the connection, which may not be the last
                 await connection.send(frame)
                 return
         await trio.lowlevel.checkpoint()
@@ -242,7 +243,11 @@ class ReconnectingPort(Port):
 
     def _tell(self, event: StreamEvent | None) -> None:
         if event is not None and self._call.tell is not None:
-            self._call.tell(event)
+            try:
+                self._call.tell(event)
+            except BaseException as error:
+                self._thrown = error
+                raise
 
     def _told(self, what: Notice | Drain) -> None:
         if isinstance(what, Drain):
@@ -276,13 +281,18 @@ class ReconnectingPort(Port):
 
     async def _connect(self, task_status: trio.TaskStatus[None]) -> float | None:
         """Have one connection until it ends; return the seconds to the next attempt, None if there is none."""
-        positions = list(self._arrived.positions.values())[-_POSITIONS:]
-        self._asked = {(at.topic, at.key) for at in positions if at.position is not None}
+        positions = [at for at in self._arrived.positions.values() if at.position is not None][-_POSITIONS:]
+        self._asked = {(at.topic, at.key) for at in positions}
         self._drained_at = -math.inf
         connection: Connection | None = None
         try:
             dial = self._dialler.dial(
-                self._call, rejected=self._retries.rejected, resume=positions, told=self._told, grace=0
+                self._call,
+                rejected=self._retries.rejected,
+                renewed=self._retries.renewed,
+                resume=positions,
+                told=self._told,
+                grace=0,
             )
             async with dial as connection:
                 begin = trio.current_time()
@@ -331,7 +341,8 @@ class ReconnectingPort(Port):
         pause = None
         if error is not None and not self._leaving.is_set() and not (was_open and self._uploads):
             left = max(0, self._drained_at - trio.current_time())
-            pause = self._retries.pause(ended.code, error, left)
+            stalled = ended.by == "runtime" and ended.code == ResourceExhausted.close_code  # it may be gone as well
+            pause = self._retries.pause(CloseCode.ABNORMAL if stalled else ended.code, error, left)
         if error is not None and pause is not None:
             self._tell(Lost(error, pause))
         elif error is not None and not was_open:

@@ -14,14 +14,14 @@ import json
 import math
 import re
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import final
 from urllib.parse import urlsplit
 
 import trio
 import trio_websocket
-from wsproto.events import Event, Ping, Pong
+from wsproto.events import CloseConnection, Event, Ping
 from wsproto.utilities import LocalProtocolError
 
 from streamrt.api.limits import Limits
@@ -186,8 +186,8 @@ class WebSocketConnector(Connector):
                 max_message_size=self._limits.max_message_bytes,
                 receive_buffer_size=65536,
             )
-        _say_nothing_behind_a_close(websocket)
-        stream.establish(lambda: websocket._send(Ping()))  # pyright: ignore[reportPrivateUsage] # its `ping` waits
+        _say_nothing_behind_a_close(websocket, stream)
+        stream.establish(lambda: nursery.start_soon(_ping, websocket))
         return websocket
 
     def _explain(self, error: Exception, answer: bytes) -> APIError:
@@ -217,7 +217,7 @@ class _Stream:
         self._tcp = tcp
         self._interval = math.inf if limits.ping_interval is None else limits.ping_interval
         self._timeout = limits.ping_timeout
-        self._ping: Callable[[], Awaitable[None]] | None = None
+        self._ping: Callable[[], None] | None = None
         self._listening = trio.CancelScope()
         self._upgraded = False  # the server's answer has come, and may be followed by its end at once
         self.head: bytes = b""
@@ -229,8 +229,8 @@ class _Stream:
         """Whether trio-websocket has seen the answer, and is content."""
         return self._ping is not None
 
-    def establish(self, ping: Callable[[], Awaitable[None]]) -> None:
-        """Note that it is, and how the server is asked whether it is still there."""
+    def establish(self, ping: Callable[[], None]) -> None:
+        """Note that it is, and how the server is asked whether it is still there, without waiting."""
         self._ping = ping
         self._listening.deadline = trio.current_time() + self._interval  # the next read has begun already
 
@@ -250,8 +250,8 @@ class _Stream:
         with trio.move_on_after(wait) as self._listening:
             return await self._carrier.receive_some(max_bytes)
         assert self._ping is not None
-        with trio.move_on_after(self._timeout), suppress(trio_websocket.ConnectionClosed):
-            await self._ping()
+        self._ping()
+        with trio.move_on_after(self._timeout):
             return await self._carrier.receive_some(max_bytes)
         self.silence = f"the server was silent for {self._interval:g} s, and for {self._timeout:g} s after a ping"
         raise trio.BrokenResourceError(self.silence)
@@ -277,13 +277,25 @@ class _Stream:
         self._tcp.socket.close()
 
 
-def _say_nothing_behind_a_close(websocket: trio_websocket.WebSocketConnection) -> None:
-    """Keep the reader alive: it answers and sends pings behind our own Close too, and wsproto refuses that."""
+async def _ping(websocket: trio_websocket.WebSocketConnection) -> None:
+    """Ask whether the server is there; in a task, because what it says is heard also while it takes nothing."""
+    with suppress(trio_websocket.ConnectionClosed):
+        await websocket._send(Ping())  # pyright: ignore[reportPrivateUsage] # its `ping` waits for the answer
+
+
+def _say_nothing_behind_a_close(websocket: trio_websocket.WebSocketConnection, stream: _Stream) -> None:
+    """Keep the reader alive: it has things to say behind our own Close too, and wsproto refuses that.
+
+    Those are pings and pongs, and a Close to a server that sends too large a message: that one is not waited for.
+    """
     send = websocket._send  # pyright: ignore[reportPrivateUsage]
 
     async def send_what_may_be_sent(event: Event) -> None:
-        with suppress(*[LocalProtocolError] if isinstance(event, (Ping, Pong)) else []):
+        try:
             await send(event)
+        except LocalProtocolError:
+            if isinstance(event, CloseConnection):
+                stream.abort()
 
     websocket._send = send_what_may_be_sent  # type: ignore[method-assign] # pyright: ignore[reportPrivateUsage]
 

@@ -2,6 +2,7 @@
 
 import socket
 import struct
+from contextlib import suppress
 from functools import partial
 from typing import Annotated
 
@@ -10,6 +11,8 @@ import pytest
 import trio
 import trio.testing
 import trio_websocket
+from websockets.frames import Frame as WireFrame
+from websockets.frames import Opcode
 
 from streamrt import (
     APIError,
@@ -644,9 +647,11 @@ async def test_a_send_that_finds_the_connection_closed_says_how_it_was_closed() 
     assert (caught.value.code, caught.value.reason) == (4404, "not_found: gone")
 
 
-async def test_a_ping_that_crosses_the_clients_close_is_let_be() -> None:
+@pytest.mark.parametrize(
+    ("opcode", "size"), [(Opcode.PING, 1), (Opcode.TEXT, 2_000_000)], ids=["a ping", "a message that is too big"]
+)
+async def test_what_crosses_the_clients_close_is_let_be(opcode: Opcode, size: int) -> None:
     async def serve(stream: trio.SocketStream) -> None:
-        from websockets.frames import Frame, Opcode
         from websockets.http11 import Request
         from websockets.server import ServerProtocol
 
@@ -656,8 +661,8 @@ async def test_a_ping_that_crosses_the_clients_close_is_let_be() -> None:
             for event in protocol.events_received():
                 if isinstance(event, Request):
                     protocol.send_response(protocol.accept(event))
-                elif isinstance(event, Frame) and event.opcode is Opcode.CLOSE:
-                    await stream.send_all(Frame(Opcode.PING, b"1").serialize(mask=False))
+                elif isinstance(event, WireFrame) and event.opcode is Opcode.CLOSE:
+                    await stream.send_all(WireFrame(opcode, b"1" * size).serialize(mask=False))
             for out in protocol.data_to_send():
                 await (stream.send_all(out) if out else stream.send_eof())
 
@@ -667,4 +672,8 @@ async def test_a_ping_that_crosses_the_clients_close_is_let_be() -> None:
         assert stream.ended is not None
         assert stream.ended.code == 1000
 
-    await with_server(serve, use)
+    async def serve_until_it_is_let_go(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            await serve(stream)
+
+    await with_server(serve_until_it_is_let_go, use)

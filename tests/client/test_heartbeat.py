@@ -1,16 +1,18 @@
 """A client notices a server that is gone, and takes none for gone that only has nothing to say."""
 
+from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.frames import Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from streamrt import APIError, Client, Ended, Limits, Service, StreamOut
+from streamrt import APIError, Client, Ended, Limits, Service, StreamInOut, StreamOut
 from streamrt.client.websocket import _Stream  # pyright: ignore[reportPrivateUsage] # in virtual time
 
 service = Service("test")
@@ -76,7 +78,7 @@ class Line:
         self.stream = _Stream(ours, None, limits)  # type: ignore[arg-type] # it has no socket to close
         self.stream.head = b"HTTP/1.1 101 "
 
-    async def ping(self) -> None:
+    def ping(self) -> None:
         self.pings.append(trio.current_time())
 
     async def established(self) -> None:
@@ -122,10 +124,44 @@ async def test_without_a_heartbeat_a_server_may_be_silent(autojump_clock: MockCl
     assert line.pings == []
 
 
-async def test_a_ping_that_cannot_be_sent_is_not_waited_for_any_longer(autojump_clock: MockClock) -> None:
-    line = Line(Limits(ping_interval=20, ping_timeout=10))
-    await line.established()
-    line.stream.establish(trio.sleep_forever)
-    with pytest.raises(trio.BrokenResourceError, match="silent for 20 s, and for 10 s after a ping"):
-        await line.stream.receive_some()
-    assert trio.current_time() == 30
+@pytest.mark.parametrize("url", [partial(serve, listening=False)], indirect=True)
+async def test_a_server_that_takes_no_ping_is_gone(url: str) -> None:
+    limits = Limits(ping_interval=0.02, ping_timeout=0.02, send_timeout=20)
+    async with Client(url, limits=limits).open_path("/") as stream, trio.open_nursery() as nursery:
+        nursery.start_soon(flood, stream)
+        with pytest.raises(APIError.Unavailable, match="silent for 0"):
+            await stream.receive()
+
+
+async def flood(stream: StreamInOut[Any, Any]) -> None:
+    """Send more than the kernel holds, until the stream has ended."""
+    with suppress(trio.BrokenResourceError):
+        while True:
+            await stream.send("x" * 500_000)
+
+
+async def test_what_a_server_says_is_heard_while_it_takes_nothing(nursery: trio.Nursery) -> None:
+    speak = trio.Event()
+
+    async def serve(stream: trio.SocketStream) -> None:
+        protocol = ServerProtocol(subprotocols=["streamrt.v1"])  # type: ignore[list-item]
+        protocol.receive_data(await stream.receive_some())
+        [request] = protocol.events_received()
+        assert isinstance(request, Request)
+        protocol.send_response(protocol.accept(request))
+        await stream.send_all(b"".join(protocol.data_to_send()))
+        await speak.wait()
+        protocol.send_text(b"7")
+        await stream.send_all(b"".join(protocol.data_to_send()))
+        await trio.sleep_forever()
+
+    [listener] = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+    limits = Limits(ping_interval=0.02, ping_timeout=20, send_timeout=60, close_timeout=0.1)
+    client = Client(f"ws://127.0.0.1:{listener.socket.getsockname()[1]}", limits=limits)
+    with trio.CancelScope() as scope:
+        async with client.open_path("/") as stream, trio.open_nursery() as sending:
+            sending.start_soon(flood, stream)
+            await wait_all_tasks_blocked(0.1)  # nothing has moved for five times as long as it takes to ask
+            speak.set()
+            assert await stream.receive() == 7
+            scope.cancel()  # else it would be flushed
