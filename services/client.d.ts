@@ -29,7 +29,7 @@ export interface StreamEnded {
 export type HeaderFields = Readonly<Record<string, string>>;
 /** What a function for headers is told. */
 export interface HeadersAttempt {
-    /** Whether the server has refused the credentials of the attempt before: do not give it the same again. */
+    /** Whether the server has refused the credentials that were given last: do not give it the same again. */
     readonly rejected: boolean;
 }
 /** What this file needs of a WebSocket: what browsers have, and the `ws` package. */

@@ -21,7 +21,7 @@ from streamrt.api.stream import TopicPosition as TopicPosition
 from streamrt.app import App as App
 from streamrt.client.client import Client as Client
 from streamrt.client.client import get_client as get_client
-from streamrt.client.dialling import Attempt as Attempt
+from streamrt.client.dialling import HeadersAttempt as HeadersAttempt
 from streamrt.client.events import Back as Back
 from streamrt.client.events import Draining as Draining
 from streamrt.client.events import Gap as Gap

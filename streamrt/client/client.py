@@ -80,7 +80,7 @@ class Client:
     Args:
         url: Of the server: ``ws://host:port`` or ``https://host/where/it/is/mounted``.
         headers: Sent with each stream, before those of its handshake: a mapping, or an async function that is asked
-            before each attempt to connect, and told in `Attempt` whether the ones before were refused.
+            before each attempt to connect, and told in `HeadersAttempt` whether the ones before were refused.
         ssl_context: For TLS. Default: the system's authorities.
         connect_timeout: Seconds until a connection must stand, with the asking for headers. Default 10.
         limits: Of this end of its streams. Default: those of `Limits`. A server that is silent for `ping_interval` is

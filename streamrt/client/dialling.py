@@ -27,7 +27,7 @@ from .watching import WatchedTransport
 
 @final
 @frozen
-class Attempt:
+class HeadersAttempt:
     """What a function for headers is told.
 
     Args:
@@ -37,7 +37,7 @@ class Attempt:
     rejected: bool
 
 
-HeadersFunction: TypeAlias = Callable[[Attempt], Awaitable[Mapping[str, str]]]
+HeadersFunction: TypeAlias = Callable[[HeadersAttempt], Awaitable[Mapping[str, str]]]
 
 
 @final
@@ -112,7 +112,7 @@ class Dialler:
         offered = {(at.topic, at.key): at.position for at in resume if at.position is not None}
         established = False
         try:
-            headers = await self._ask_for_headers(Attempt(rejected), deadline)
+            headers = await self._ask_for_headers(HeadersAttempt(rejected), deadline)
             if renewed is not None:
                 renewed()
             target = attrs.evolve(
@@ -150,7 +150,7 @@ class Dialler:
                 f"no connection to {self.connector} within {self.connect_timeout:g} s"
             ) from None
 
-    async def _ask_for_headers(self, attempt: Attempt, deadline: float) -> Headers:
+    async def _ask_for_headers(self, attempt: HeadersAttempt, deadline: float) -> Headers:
         if not callable(self.headers):
             return self.headers
         with trio.fail_at(deadline):

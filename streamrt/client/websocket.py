@@ -107,7 +107,7 @@ class WebSocketConnector(Connector):
         self._netloc = parts.netloc.rpartition("@")[2]
         self._port = parts.port or (443 if self._tls else 80)
         self._prefix = parts.path.rstrip("/")
-        self._ssl_context = ssl_context
+        self._ssl_context = ssl.create_default_context() if self._tls and ssl_context is None else ssl_context
         self._limits = limits
 
     def __str__(self) -> str:
@@ -140,8 +140,8 @@ class WebSocketConnector(Connector):
             raise APIError.unavailable(f"cannot connect to {self._netloc}: {error}") from error
         if not self._tls:
             return _Stream(tcp, tcp, self._limits)
-        context = ssl.create_default_context() if self._ssl_context is None else self._ssl_context
-        tls = trio.SSLStream(tcp, context, server_hostname=self._host, https_compatible=True)
+        assert self._ssl_context is not None
+        tls = trio.SSLStream(tcp, self._ssl_context, server_hostname=self._host, https_compatible=True)
         try:
             with trio.fail_at(deadline):
                 await tls.do_handshake()

@@ -269,6 +269,8 @@ class StreamSession {
     #attempts = 0;
     #bugs = 0;
     #renewed = false;
+    /** Whether credentials were refused, and there are none to follow them yet. */
+    #rejected = false;
     constructor(dialer, target, options, resumes) {
         const { reconnect, signal } = options;
         const wanted = reconnect === true ? {} : reconnect === false ? undefined : reconnect;
@@ -301,7 +303,7 @@ class StreamSession {
         }
         else {
             signal?.addEventListener("abort", this.#abort, { once: true });
-            void this.#connect(false);
+            void this.#connect();
         }
     }
     /** What the WebSocket has taken and the network has not, in bytes. */
@@ -359,7 +361,7 @@ class StreamSession {
         return this.closed;
     }
     // --- Connecting ---
-    async #connect(rejected) {
+    async #connect() {
         const connection = (this.#connection += 1);
         const seconds = this.#options.connectTimeout ?? 10;
         this.state = "connecting";
@@ -368,7 +370,7 @@ class StreamSession {
         });
         let headers;
         try {
-            headers = await this.#dialer.headers({ rejected });
+            headers = await this.#dialer.headers({ rejected: this.#rejected });
         }
         catch (cause) {
             if (connection === this.#connection) {
@@ -379,6 +381,7 @@ class StreamSession {
         if (connection !== this.#connection) {
             return;
         }
+        this.#rejected = false;
         this.#asked = new Set(this.#positions.keys());
         const resume = [...this.#positions.values()];
         try {
@@ -710,6 +713,7 @@ class StreamSession {
         this.#attempts += 1;
         this.#bugs += way === "bug" ? 1 : 0;
         this.#renewed ||= way === "credential";
+        this.#rejected ||= way === "credential";
         this.#drop();
         this.state = "waiting";
         this.#batch = null; // it comes again, from the position before it
@@ -719,7 +723,7 @@ class StreamSession {
         }
         this.#tell(() => this.#events.lost?.(ended.error, pause));
         this.#after("pause", pause, () => {
-            void this.#connect(way === "credential");
+            void this.#connect();
         });
     }
     #fail(cause) {

@@ -108,7 +108,7 @@ export type HeaderFields = Readonly<Record<string, string>>;
 
 /** What a function for headers is told. */
 export interface HeadersAttempt {
-  /** Whether the server has refused the credentials of the attempt before: do not give it the same again. */
+  /** Whether the server has refused the credentials that were given last: do not give it the same again. */
   readonly rejected: boolean;
 }
 
@@ -466,6 +466,8 @@ class StreamSession {
   #attempts = 0;
   #bugs = 0;
   #renewed = false;
+  /** Whether credentials were refused, and there are none to follow them yet. */
+  #rejected = false;
 
   constructor(dialer: StreamDialer, target: StreamTarget, options: StreamOptions, resumes: boolean) {
     const { reconnect, signal } = options;
@@ -498,7 +500,7 @@ class StreamSession {
       this.#abort();
     } else {
       signal?.addEventListener("abort", this.#abort, { once: true });
-      void this.#connect(false);
+      void this.#connect();
     }
   }
 
@@ -562,7 +564,7 @@ class StreamSession {
 
   // --- Connecting ---
 
-  async #connect(rejected: boolean): Promise<void> {
+  async #connect(): Promise<void> {
     const connection = (this.#connection += 1);
     const seconds = this.#options.connectTimeout ?? 10;
     this.state = "connecting";
@@ -571,7 +573,7 @@ class StreamSession {
     });
     let headers: HeaderFields;
     try {
-      headers = await this.#dialer.headers({ rejected });
+      headers = await this.#dialer.headers({ rejected: this.#rejected });
     } catch (cause) {
       if (connection === this.#connection) {
         this.#lose(new StreamError("unavailable", `the headers could not be had: ${String(cause)}`, { cause }));
@@ -581,6 +583,7 @@ class StreamSession {
     if (connection !== this.#connection) {
       return;
     }
+    this.#rejected = false;
     this.#asked = new Set(this.#positions.keys());
     const resume = [...this.#positions.values()];
     try {
@@ -926,6 +929,7 @@ class StreamSession {
     this.#attempts += 1;
     this.#bugs += way === "bug" ? 1 : 0;
     this.#renewed ||= way === "credential";
+    this.#rejected ||= way === "credential";
     this.#drop();
     this.state = "waiting";
     this.#batch = null; // it comes again, from the position before it
@@ -935,7 +939,7 @@ class StreamSession {
     }
     this.#tell(() => this.#events.lost?.(ended.error, pause));
     this.#after("pause", pause, () => {
-      void this.#connect(way === "credential");
+      void this.#connect();
     });
   }
 

@@ -239,7 +239,7 @@ class HeadersAttempt:
     """What a function for headers is told.
 
     Args:
-        rejected: Whether the server has refused the credentials of the attempt before: do not give it the same again.
+        rejected: Whether the server has refused the credentials that were given last: do not give it the same again.
     """
 
     rejected: bool
@@ -717,6 +717,7 @@ class _Session:
         self._attempts = 0
         self._bugs = 0
         self._renewed = False
+        self._rejected = False  # credentials were refused, and there are none to follow them yet
 
     # --- What the program does ---
 
@@ -841,10 +842,9 @@ class _Session:
 
     async def _live(self) -> StreamEnded:
         """Connect, again and again as long as that makes sense, and return how the stream has ended."""
-        rejected = False
         while True:
             self.state = "connecting"
-            ended = await self._attempt(rejected)
+            ended = await self._attempt()
             if ended.error is None or self._is_closing:
                 return StreamEnded(ended.code, ended.reason, None)
             pause = self._pause(ended, ended.error)
@@ -858,13 +858,13 @@ class _Session:
                 self._reject_outbox(self._retry.queue, ended.error)
             self._tell(Lost(ended.error, pause))
             await asyncio.sleep(pause)
-            rejected = _way_back(ended.code, None) == "credential"
+            self._rejected |= _way_back(ended.code, None) == "credential"
 
-    async def _attempt(self, rejected: bool) -> StreamEnded:
+    async def _attempt(self) -> StreamEnded:
         """Have one connection, and return how it has ended."""
         try:
             async with asyncio.timeout(self._connect_timeout):
-                connection = await self._dial(rejected)
+                connection = await self._dial()
         except TimeoutError:
             return _lost("deadline_exceeded", f"there was no connection within {self._connect_timeout:g} s")
         if isinstance(connection, StreamEnded):
@@ -884,11 +884,12 @@ class _Session:
                 await _drop(connection, _GONE if verdict.cancelled() else verdict.result())
         return ended
 
-    async def _dial(self, rejected: bool) -> WebSocketLike | StreamEnded:
+    async def _dial(self) -> WebSocketLike | StreamEnded:
         try:
-            headers = await self._dialer.headers(HeadersAttempt(rejected))
+            headers = await self._dialer.headers(HeadersAttempt(self._rejected))
         except Exception as cause:  # noqa: BLE001 - it is told to the program
             return _lost("unavailable", f"the headers could not be had: {cause!r}", cause)
+        self._rejected = False
         self._asked = set(self._positions)
         entries = [{"topic": at.topic, "key": at.key, "position": at.position} for at in self._positions.values()]
         resume = json.dumps(entries, separators=(",", ":")) if entries else None

@@ -13,12 +13,12 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from streamrt import (
     APIError,
     App,
-    Attempt,
     Back,
     Client,
     Draining,
     Ended,
     Gap,
+    HeadersAttempt,
     History,
     Limits,
     Lost,
@@ -582,9 +582,9 @@ def test_cancelled_at_every_checkpoint_it_leaves_nothing_behind(caplog: pytest.L
 
 async def test_headers_are_asked_for_before_each_attempt(autojump_clock: MockClock) -> None:
     world = World(accepts=True)
-    asked: list[Attempt] = []
+    asked: list[HeadersAttempt] = []
 
-    async def headers(attempt: Attempt) -> Mapping[str, str]:
+    async def headers(attempt: HeadersAttempt) -> Mapping[str, str]:
         asked.append(attempt)
         return {"X-Number": str(len(asked))}
 
@@ -592,14 +592,14 @@ async def test_headers_are_asked_for_before_each_attempt(autojump_clock: MockClo
         await world.server.end()
         await trio.sleep(0.6)
     assert [dict(server.target.headers)["x-number"] for server in world.dialled] == ["1", "2"]
-    assert asked == [Attempt(rejected=False)] * 2
+    assert asked == [HeadersAttempt(rejected=False)] * 2
 
 
 async def test_credentials_that_were_refused_are_told_so_until_there_are_others(autojump_clock: MockClock) -> None:
     world = World(accepts=True)
     asked: list[bool] = []
 
-    async def headers(attempt: Attempt) -> Mapping[str, str]:
+    async def headers(attempt: HeadersAttempt) -> Mapping[str, str]:
         asked.append(attempt.rejected)
         if len(asked) in (2, 3):
             raise OSError("nobody gives any now")
@@ -624,7 +624,7 @@ async def test_credentials_that_were_refused_are_told_so_until_there_are_others(
 async def test_headers_that_cannot_be_had_are_an_error_of_the_stream(
     raised: Exception, expected: type[APIError], autojump_clock: MockClock
 ) -> None:
-    async def headers(attempt: Attempt) -> Mapping[str, str]:
+    async def headers(attempt: HeadersAttempt) -> Mapping[str, str]:
         raise raised
 
     with pytest.raises(expected, match="no "):
@@ -633,7 +633,7 @@ async def test_headers_that_cannot_be_had_are_an_error_of_the_stream(
 
 
 async def test_headers_that_are_none_are_a_mistake_and_not_tried_again(autojump_clock: MockClock) -> None:
-    async def headers(attempt: Attempt) -> Mapping[str, str]:
+    async def headers(attempt: HeadersAttempt) -> Mapping[str, str]:
         return {"a b": "c"}
 
     with pytest.raises(ValueError, match="the header 'a b' has a character"):
@@ -653,7 +653,7 @@ async def test_headers_that_are_none_are_a_mistake_and_not_tried_again(autojump_
 async def test_headers_that_are_no_texts_by_name_are_a_mistake(
     headers: Any, expected: str, autojump_clock: MockClock
 ) -> None:
-    async def give(attempt: Attempt) -> Mapping[str, str]:
+    async def give(attempt: HeadersAttempt) -> Mapping[str, str]:
         result: Mapping[str, str] = headers
         return result
 
@@ -663,7 +663,7 @@ async def test_headers_that_are_no_texts_by_name_are_a_mistake(
 
 
 async def test_headers_that_take_too_long_take_the_time_of_the_connection(autojump_clock: MockClock) -> None:
-    async def headers(attempt: Attempt) -> Mapping[str, str]:
+    async def headers(attempt: HeadersAttempt) -> Mapping[str, str]:
         await trio.sleep(6)
         return {}
 

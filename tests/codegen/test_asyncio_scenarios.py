@@ -52,6 +52,7 @@ class Play:
         headers = {
             None: None,
             "asked": self.ask,
+            "faltering": self.falter,
             "failing": self.fail,
             "given": {"authorization": "Bearer ada"},
         }[given.pop("headers", None)]
@@ -67,6 +68,10 @@ class Play:
     async def ask(self, attempt: HeadersAttempt) -> HeaderFields:
         self.asked.append(attempt.rejected)
         return {"authorization": "Bearer ada"}
+
+    async def falter(self, attempt: HeadersAttempt) -> HeaderFields:
+        headers = await self.ask(attempt)
+        return await self.fail(attempt) if len(self.asked) == 2 else headers
 
     async def fail(self, attempt: HeadersAttempt) -> HeaderFields:
         raise LookupError("no token")
@@ -132,7 +137,7 @@ class Play:
                     assert json.loads(headers.get("streamrt-resume", "null")) == value["resume"]
                 if "rejected" in value:
                     assert self.asked[-1] == value["rejected"]
-                    assert len(self.asked) == self.dialled
+                    assert len(self.asked) == value.get("asked", self.dialled)
             case "accepts":
                 self.server.accept(value)
                 await settled()

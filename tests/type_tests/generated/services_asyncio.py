@@ -231,7 +231,7 @@ class HeadersAttempt:
     """What a function for headers is told.
 
     Args:
-        rejected: Whether the server has refused the credentials of the attempt before: do not give it the same again.
+        rejected: Whether the server has refused the credentials that were given last: do not give it the same again.
     """
 
     rejected: bool
@@ -709,6 +709,7 @@ class _Session:
         self._attempts = 0
         self._bugs = 0
         self._renewed = False
+        self._rejected = False  # credentials were refused, and there are none to follow them yet
 
     # --- What the program does ---
 
@@ -833,10 +834,9 @@ class _Session:
 
     async def _live(self) -> StreamEnded:
         """Connect, again and again as long as that makes sense, and return how the stream has ended."""
-        rejected = False
         while True:
             self.state = "connecting"
-            ended = await self._attempt(rejected)
+            ended = await self._attempt()
             if ended.error is None or self._is_closing:
                 return StreamEnded(ended.code, ended.reason, None)
             pause = self._pause(ended, ended.error)
@@ -850,13 +850,13 @@ class _Session:
                 self._reject_outbox(self._retry.queue, ended.error)
             self._tell(Lost(ended.error, pause))
             await asyncio.sleep(pause)
-            rejected = _way_back(ended.code, None) == "credential"
+            self._rejected |= _way_back(ended.code, None) == "credential"
 
-    async def _attempt(self, rejected: bool) -> StreamEnded:
+    async def _attempt(self) -> StreamEnded:
         """Have one connection, and return how it has ended."""
         try:
             async with asyncio.timeout(self._connect_timeout):
-                connection = await self._dial(rejected)
+                connection = await self._dial()
         except TimeoutError:
             return _lost("deadline_exceeded", f"there was no connection within {self._connect_timeout:g} s")
         if isinstance(connection, StreamEnded):
@@ -876,11 +876,12 @@ class _Session:
                 await _drop(connection, _GONE if verdict.cancelled() else verdict.result())
         return ended
 
-    async def _dial(self, rejected: bool) -> WebSocketLike | StreamEnded:
+    async def _dial(self) -> WebSocketLike | StreamEnded:
         try:
-            headers = await self._dialer.headers(HeadersAttempt(rejected))
+            headers = await self._dialer.headers(HeadersAttempt(self._rejected))
         except Exception as cause:  # noqa: BLE001 - it is told to the program
             return _lost("unavailable", f"the headers could not be had: {cause!r}", cause)
+        self._rejected = False
         self._asked = set(self._positions)
         entries = [{"topic": at.topic, "key": at.key, "position": at.position} for at in self._positions.values()]
         resume = json.dumps(entries, separators=(",", ":")) if entries else None
@@ -1382,6 +1383,52 @@ class Answer(TypedDict):
     done: bool
 
 
+class Ask(TypedDict):
+    """A question.
+
+    Args:
+        answer: The number of its answer, which the client chooses: not that of one that is still coming.
+        prompt: The text; at most 1000 characters.
+    """
+
+    answer: int
+    prompt: str
+    kind: Literal["ask"]
+
+
+class Cancel(TypedDict):
+    """No more of an answer is wanted. One that is finished, or never was, is no error: it may have just been."""
+
+    answer: int
+    kind: Literal["cancel"]
+
+
+class Token(TypedDict):
+    """The next piece of an answer.
+
+    Args:
+        answer: Of which.
+        text: To be put behind what there is of it.
+    """
+
+    answer: int
+    text: str
+    kind: Literal["token"]
+
+
+class Finished(TypedDict):
+    """Nothing more comes of an answer.
+
+    Args:
+        answer: Of which.
+        how: Whether it is `whole`, was `canceled`, or never began because the assistant is `busy`.
+    """
+
+    answer: int
+    how: Literal["whole", "canceled", "busy"]
+    kind: Literal["finished"]
+
+
 class Say(TypedDict):
     """A message to everyone.
 
@@ -1409,9 +1456,15 @@ class Said(TypedDict):
 
 
 class Whisper(TypedDict):
-    """A message to a room."""
+    """A message to a room.
+
+    Args:
+        msg: The text.
+        id: What the sender knows it by; repeated, so that a message which is sent again can be told from another one.
+    """
 
     msg: str
+    id: NotRequired[str]
 
 
 class Whispered(TypedDict):
@@ -1420,10 +1473,12 @@ class Whispered(TypedDict):
     Args:
         by: Who said it: the name that the auth handler found, and not one that a client may choose.
         msg: The text.
+        id: What the sender knows it by.
     """
 
     by: str
     msg: str
+    id: str
     kind: Literal["whispered"]
 
 
@@ -1466,7 +1521,7 @@ class StreamingService:
         user: str | None = None,
         **options: Unpack[StreamOptions],
     ) -> StreamOutWithResponse[Chunk, Uploaded]:
-        """Collect chunks until one of them is the last, and answer once.
+        """Count chunks until one of them is the last, and answer once.
 
         `/upload`
 
@@ -1502,6 +1557,24 @@ class StreamingService:
         return StreamInOut(self._dialer, target, options)
 
 
+class AssistantService:
+    """The streams of the service `assistant`."""
+
+    def __init__(self, dialer: StreamDialer) -> None:
+        self._dialer = dialer
+
+    def talk(self, **options: Unpack[StreamOptions]) -> StreamInOut[Token | Finished, Ask | Cancel]:
+        """Answer questions, several at a time; a `Cancel` stops one answer, and leaves the others and the stream alone.
+
+        `/assistant`
+
+        Args:
+            **options: See `StreamOptions`.
+        """
+        target = StreamTarget("/assistant")
+        return StreamInOut(self._dialer, target, options)
+
+
 class ChatService:
     """The streams of the service `chat`."""
 
@@ -1525,6 +1598,7 @@ class ChatService:
         *,
         names: str,
         since: str | None = None,
+        echo: bool | None = None,
         **options: Unpack[StreamOptions],
     ) -> StreamInOut[Whispered | Here, Whisper]:
         """Talk in a room that only those enter who are named in its path; hear first what was said before.
@@ -1534,9 +1608,13 @@ class ChatService:
         Args:
             names: Who may enter, with plus signs between the names: `ada+bob`.
             since: Where to go on: the last `Here.position`, or `oldest` for all that is kept.
+            echo: Whether to hear one's own messages too: whoever does knows that they were said, and between which others.
             **options: See `StreamOptions`.
         """
-        target = StreamTarget(f"/private-chat/{path_segment('names', names)}", query={"since": since})
+        target = StreamTarget(
+            f"/private-chat/{path_segment('names', names)}",
+            query={"since": since, "echo": echo},
+        )
         return StreamInOut(self._dialer, target, options)
 
 
@@ -1580,5 +1658,6 @@ class Client:
     def __init__(self, url: str, **options: Unpack[ClientOptions]) -> None:
         dialer = StreamDialer(url, **options)
         self.streaming = StreamingService(dialer)
+        self.assistant = AssistantService(dialer)
         self.chat = ChatService(dialer)
         self.ticker = TickerService(dialer)

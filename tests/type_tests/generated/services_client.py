@@ -61,6 +61,56 @@ class Answer:
 
 
 @attrs.frozen
+class Ask:
+    """A question.
+
+    Args:
+        answer: The number of its answer, which the client chooses: not that of one that is still coming.
+        prompt: The text; at most 1000 characters.
+    """
+
+    answer: int
+    prompt: str
+    kind: Literal["ask"] = "ask"
+
+
+@attrs.frozen
+class Cancel:
+    """No more of an answer is wanted. One that is finished, or never was, is no error: it may have just been."""
+
+    answer: int
+    kind: Literal["cancel"] = "cancel"
+
+
+@attrs.frozen
+class Token:
+    """The next piece of an answer.
+
+    Args:
+        answer: Of which.
+        text: To be put behind what there is of it.
+    """
+
+    answer: int
+    text: str
+    kind: Literal["token"] = "token"
+
+
+@attrs.frozen
+class Finished:
+    """Nothing more comes of an answer.
+
+    Args:
+        answer: Of which.
+        how: Whether it is `whole`, was `canceled`, or never began because the assistant is `busy`.
+    """
+
+    answer: int
+    how: Literal["whole", "canceled", "busy"]
+    kind: Literal["finished"] = "finished"
+
+
+@attrs.frozen
 class Say:
     """A message to everyone.
 
@@ -90,9 +140,15 @@ class Said:
 
 @attrs.frozen
 class Whisper:
-    """A message to a room."""
+    """A message to a room.
+
+    Args:
+        msg: The text.
+        id: What the sender knows it by; repeated, so that a message which is sent again can be told from another one.
+    """
 
     msg: str
+    id: str = ""
 
 
 @attrs.frozen
@@ -102,10 +158,12 @@ class Whispered:
     Args:
         by: Who said it: the name that the auth handler found, and not one that a client may choose.
         msg: The text.
+        id: What the sender knows it by.
     """
 
     by: str
     msg: str
+    id: str = ""
     kind: Literal["whispered"] = "whispered"
 
 
@@ -189,10 +247,12 @@ class Room:
     Args:
         names: Who may enter, with plus signs between the names: `ada+bob`.
         since: Where to go on: the last `Here.position`, or `oldest` for all that is kept.
+        echo: Whether to hear one's own messages too: whoever does knows that they were said, and between which others.
     """
 
     names: str
     since: str | None = None
+    echo: bool = False
 
 
 @remote("streaming")
@@ -200,7 +260,7 @@ class streaming:
     """The streams of the service `streaming`."""
 
     upload: Annotated[StreamInEndpoint[Upload, Chunk, Uploaded], "/upload"]
-    """Collect chunks until one of them is the last, and answer once.
+    """Count chunks until one of them is the last, and answer once.
 
     `/upload`
     """
@@ -213,6 +273,17 @@ class streaming:
     """Answer each prompt, one after another, by its letters in reverse order.
 
     `/ai-chat`
+    """
+
+
+@remote("assistant")
+class assistant:
+    """The streams of the service `assistant`."""
+
+    talk: Annotated[StreamInOutEndpoint[None, Ask | Cancel, Token | Finished], "/assistant"]
+    """Answer questions, several at a time; a `Cancel` stops one answer, and leaves the others and the stream alone.
+
+    `/assistant`
     """
 
 
