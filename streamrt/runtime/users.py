@@ -1,0 +1,217 @@
+"""The open streams of each user, in all processes, and the way to end them.
+
+Each process marks its streams on a channel of their user; so whoever asks is told of all, and of none that a process
+left behind when it was killed. To end a user's streams is a command to all processes, on one channel that all that run
+the app are subscribed to; each ends what it has at that time, and says how many these were, if it had any, or was
+expected to. So a stream that is open is not missed, whether its mark is known already or not.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from typing import final
+
+import trio
+from attrs import frozen
+
+from streamrt.errors import APIError, InvalidMessage
+from streamrt.wire.codec import codec
+from streamrt.wire.control import Failure
+from streamrt.wire.transport import Frame
+
+from .broker import RESERVED, Channel, Publication
+from .connection import Connection
+from .exchange import Exchange
+
+_logger = logging.getLogger("streamrt")
+
+
+@final
+@frozen(kw_only=True)
+class OpenStream:
+    """A stream that is open.
+
+    Args:
+        connection_id: Its `Request.connection_id`, which no other stream of its process has.
+        process: The name of its process, which no other has; another one after each restart.
+        endpoint: ``service.endpoint``.
+        since: When it began, by the clock of its process, in UTC.
+    """
+
+    connection_id: int
+    process: str
+    endpoint: str
+    since: datetime
+
+
+@final
+@frozen
+class _Command:
+    """That the streams of a user have to end.
+
+    Args:
+        user: Whose.
+        why: The error that they end with.
+        sender: The process that says so.
+        number: Of this command, among those of its sender.
+        expected: The processes that answer in any case.
+    """
+
+    user: str
+    why: Failure
+    sender: str
+    number: int
+    expected: list[str]
+
+    @property
+    def answers(self) -> Channel:
+        """Where they go."""
+        return Channel(f"{RESERVED}answers", f"{self.sender}.{self.number}")
+
+
+@final
+@frozen
+class _Answer:
+    """What has come of a command: how many streams a process has ended."""
+
+    process: str
+    ended: int
+
+
+_COMMANDS = Channel(f"{RESERVED}commands", "")
+_OPEN = codec(OpenStream)
+_COMMAND = codec(_Command)
+_ANSWER = codec(_Answer)
+
+
+@final
+class Users:
+    """The users of an app.
+
+    Args:
+        exchange: That of the app.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._broker = exchange.broker
+        self._streams: dict[str, dict[Connection, None]] = {}
+        self._numbers = itertools.count()
+
+    @asynccontextmanager
+    async def running(self, nursery: trio.Nursery) -> AsyncGenerator[None]:
+        """Obey commands of other processes for as long as the block lasts; answers are sent by tasks of the nursery."""
+
+        def obey(publication: Publication) -> None:
+            command = _COMMAND.decode(publication.frame.payload)
+            if command.sender != self._broker.process:
+                ended = self._end(command.user, command.why.error())
+                if ended or self._broker.process in command.expected:
+                    nursery.start_soon(self._answer, command, ended)
+
+        with self._exchange.heard_by(obey, _COMMANDS):
+            await self._broker.subscribe(_COMMANDS)
+            yield
+
+    @contextmanager
+    def counted(self, user: str, connection: Connection) -> Generator[None]:
+        """Count a stream for as long as the block lasts."""
+        request = connection.request
+        stream = OpenStream(
+            connection_id=request.connection_id,
+            process=self._broker.process,
+            endpoint=request.endpoint,
+            since=datetime.now(UTC),
+        )
+        streams = self._streams.setdefault(user, {})
+        streams[connection] = None
+        try:
+            self._broker.mark(_marked(user), str(request.connection_id), _OPEN.encode(stream).decode())
+            yield
+        finally:
+            del streams[connection]
+            if not streams:
+                del self._streams[user]
+            self._broker.mark(_marked(user), str(request.connection_id), None)
+
+    async def streams(self, user: str) -> list[OpenStream]:
+        """Return the open streams of a user; see `App.streams`."""
+        await trio.lowlevel.checkpoint()
+        marks = await self._broker.marks(_marked(user))
+        streams: list[OpenStream] = []
+        for mark in marks.marks:
+            try:
+                streams.append(_OPEN.decode(mark.value or ""))
+            except InvalidMessage:
+                _logger.exception("an open stream cannot be read, and is left out")
+        return sorted(streams, key=lambda stream: (stream.since, stream.process, stream.connection_id))
+
+    async def disconnect(self, user: str, error: APIError) -> int:
+        """End the streams of a user; see `App.disconnect`."""
+        await trio.lowlevel.checkpoint()
+        try:
+            ended = await self._end_elsewhere(user, error)
+        finally:
+            here = self._end(
+                user, error
+            )  # last, for it may be this task's own stream; and also if others were not told
+        return ended + here
+
+    async def _end_elsewhere(self, user: str, error: APIError) -> int:
+        marks = await self._broker.marks(_marked(user))
+        waiting = {mark.process for mark in marks.marks} - {self._broker.process}
+        ended = 0
+        answered = trio.Event()
+
+        def note(publication: Publication) -> None:
+            nonlocal ended
+            answer = _ANSWER.decode(publication.frame.payload)
+            ended += answer.ended
+            waiting.discard(answer.process)
+            if not waiting:
+                answered.set()
+
+        public = error.public()
+        details = None if public.details is None else dict(public.details)
+        command = _Command(
+            user=user,
+            why=Failure(public.code, public.message, details, public.retry_after),
+            sender=self._broker.process,
+            number=next(self._numbers),
+            expected=sorted(waiting),
+        )
+        with self._exchange.heard_by(note, command.answers):
+            if waiting:
+                await self._broker.subscribe(command.answers)
+            await self._broker.publish(_COMMANDS, Publication(Frame(_COMMAND.encode(command))), None)
+            if waiting:
+                with trio.move_on_after(self._broker.lease):  # a process that has not answered by then is gone
+                    await answered.wait()
+        return ended
+
+    async def _answer(self, command: _Command, ended: int) -> None:
+        answer = _Answer(self._broker.process, ended)
+        try:
+            await self._broker.publish(command.answers, Publication(Frame(_ANSWER.encode(answer))), None)
+        except Exception:
+            _logger.exception("it cannot be told that streams of a user have ended")
+
+    def _end(self, user: str, error: APIError) -> int:
+        """End the streams of a user in this process; return how many had not ended yet."""
+        ended = 0
+        for connection in list(self._streams.get(user, ())):
+            if connection.ended is None:
+                ended += 1
+                connection.fail_with(error)
+            connection.scope.cancel()  # also if its handler has still some grace, because the peer is gone
+            self._broker.mark(_marked(user), str(connection.request.connection_id), None)
+        return ended
+
+
+def _marked(user: str) -> Channel:
+    """Return where the streams of a user are marked."""
+    return Channel(f"{RESERVED}user", user)
