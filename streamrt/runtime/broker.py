@@ -18,6 +18,7 @@ And it carries marks: what each process has set under names on a channel, for as
 - `marks` is all of a channel at one position, with what this process has marked before; so who subscribes first, and
   then goes on from that position, misses no change;
 - the marks of a process that is gone, however it went, are cleared within `lease` seconds, and announced like others;
+  a broker that ends has told what was cleared before, and leaves the others to that;
 - where announcements or publications may have been lost, `restored` is called once that is over.
 """
 

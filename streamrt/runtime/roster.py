@@ -31,6 +31,9 @@ A_contra = TypeVar("A_contra", contravariant=True)
 _LATE = 16_384
 """Changes that may come while all marks are asked for; when there are more, these are asked for again."""
 
+_AT_ONCE = 64
+"""Keys whose marks are asked for at a time."""
+
 _RETRY = 1.0
 """Seconds after which a broker that failed is asked again."""
 
@@ -64,6 +67,7 @@ class Roster(Generic[A]):
         self._parts: dict[str, dict[str, tuple[str, Part[A]]]] = {}  # by name and process, with what its mark says
         self._readers: dict[Reader[A], None] = {}
         self._at: Position | None = None  # behind the last change; None while that is not known
+        self._subscribed = False
         self._doubts = 0  # how often it has expired
         self._late: deque[tuple[Mark, Position]] | None = None  # what comes while all marks are asked for
         self._asked = Waiting()
@@ -71,8 +75,8 @@ class Roster(Generic[A]):
 
     @property
     def stale(self) -> bool:
-        """Whether all marks have to be asked for."""
-        return self._at is None
+        """Whether all marks have to be asked for anew."""
+        return self._subscribed and self._at is None
 
     def expire(self) -> None:
         """Note that changes may be missing, also in what is being asked for."""
@@ -91,7 +95,9 @@ class Roster(Generic[A]):
         late = self._late = deque[tuple[Mark, Position]](maxlen=_LATE)
         doubts = self._doubts
         try:
-            await self._broker.subscribe(self.channel)
+            if not self._subscribed:
+                await self._broker.subscribe(self.channel)
+                self._subscribed = True
             marks = await self._broker.marks(self.channel)
         finally:
             self._late = None
@@ -221,10 +227,14 @@ class Rosters:
     async def _sync(self, scope: trio.CancelScope) -> None:
         with scope:
             while stale := [roster for roster in self._rosters.values() if roster.stale]:
-                for roster in stale:
-                    try:
-                        await roster.sync()
-                    except Exception:
-                        _logger.exception("the members of %s cannot be asked for", roster.channel)
-                        await trio.sleep(_RETRY)
+                async with trio.open_nursery() as nursery:
+                    for roster in stale[:_AT_ONCE]:
+                        nursery.start_soon(self._sync_one, roster)
         self._scope = None
+
+    async def _sync_one(self, roster: Roster[Any]) -> None:
+        try:
+            await roster.sync()
+        except Exception:
+            _logger.exception("the members of %s cannot be asked for", roster.channel)
+            await trio.sleep(_RETRY)

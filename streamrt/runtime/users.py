@@ -15,8 +15,9 @@ from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import final
 
+import attrs
 import trio
-from attrs import frozen
+from attrs import define, field, frozen
 
 from streamrt.errors import APIError, InvalidMessage
 from streamrt.wire.codec import codec
@@ -59,6 +60,7 @@ class _Command:
         sender: The process that says so.
         number: Of this command, among those of its sender.
         expected: The processes that answer in any case.
+        again: Whether the others have been told already.
     """
 
     user: str
@@ -66,11 +68,7 @@ class _Command:
     sender: str
     number: int
     expected: list[str]
-
-    @property
-    def answers(self) -> Channel:
-        """Where they go."""
-        return Channel(f"{RESERVED}answers", f"{self.sender}.{self.number}")
+    again: bool
 
 
 @final
@@ -86,6 +84,29 @@ _COMMANDS = Channel(f"{RESERVED}commands", "")
 _OPEN = codec(OpenStream)
 _COMMAND = codec(_Command)
 _ANSWER = codec(_Answer)
+
+
+@final
+@define
+class _Answers:
+    """What has come of a command until now.
+
+    Args:
+        ended: How many streams all that have answered have ended.
+        expected: The processes that have not answered.
+        complete: Set once there are none.
+    """
+
+    ended: int = 0
+    expected: set[str] = field(factory=lambda: set[str]())
+    complete: trio.Event = field(factory=trio.Event)
+
+    def note(self, publication: Publication) -> None:
+        answer = _ANSWER.decode(publication.frame.payload)
+        self.ended += answer.ended
+        self.expected.discard(answer.process)
+        if not self.expected:
+            self.complete.set()
 
 
 @final
@@ -108,9 +129,10 @@ class Users:
 
         def obey(publication: Publication) -> None:
             command = _COMMAND.decode(publication.frame.payload)
-            if command.sender != self._broker.process:
+            expected = self._broker.process in command.expected
+            if command.sender != self._broker.process and (expected or not command.again):
                 ended = self._end(command.user, command.why.error())
-                if ended or self._broker.process in command.expected:
+                if ended or expected:
                     nursery.start_soon(self._answer, command, ended)
 
         with self._exchange.heard_by(obey, _COMMANDS):
@@ -153,52 +175,51 @@ class Users:
     async def disconnect(self, user: str, error: APIError) -> int:
         """End the streams of a user; see `App.disconnect`."""
         await trio.lowlevel.checkpoint()
-        try:
-            ended = await self._end_elsewhere(user, error)
-        finally:
-            here = self._end(
-                user, error
-            )  # last, for it may be this task's own stream; and also if others were not told
-        return ended + here
+        answers = _Answers()
+        number = next(self._numbers)
+        with self._exchange.heard_by(answers.note, _answers_to(self._broker.process, number)):
+            try:
+                command = await self._command(user, error, number, answers)
+            finally:  # and not before others are told, because it may end this task
+                ended = self._end(user, error)
+            with trio.move_on_after(self._broker.lease):  # who has not answered by then is gone
+                while answers.expected:
+                    with trio.move_on_after(self._broker.lease / 3):
+                        await answers.complete.wait()
+                    if answers.expected:  # their connection may have been lost for a moment
+                        again = attrs.evolve(command, expected=sorted(answers.expected), again=True)
+                        await self._publish(_COMMANDS, _COMMAND.encode(again))
+        return ended + answers.ended
 
-    async def _end_elsewhere(self, user: str, error: APIError) -> int:
-        marks = await self._broker.marks(_marked(user))
-        waiting = {mark.process for mark in marks.marks} - {self._broker.process}
-        ended = 0
-        answered = trio.Event()
-
-        def note(publication: Publication) -> None:
-            nonlocal ended
-            answer = _ANSWER.decode(publication.frame.payload)
-            ended += answer.ended
-            waiting.discard(answer.process)
-            if not waiting:
-                answered.set()
-
+    async def _command(self, user: str, error: APIError, number: int, answers: _Answers) -> _Command:
+        """Tell other processes to end the streams of a user."""
         public = error.public()
         details = None if public.details is None else dict(public.details)
+        me = self._broker.process
+        marks = await self._broker.marks(_marked(user))
+        answers.expected = {mark.process for mark in marks.marks} - {me}
         command = _Command(
             user=user,
             why=Failure(public.code, public.message, details, public.retry_after),
-            sender=self._broker.process,
-            number=next(self._numbers),
-            expected=sorted(waiting),
+            sender=me,
+            number=number,
+            expected=sorted(answers.expected),
+            again=False,
         )
-        with self._exchange.heard_by(note, command.answers):
-            if waiting:
-                await self._broker.subscribe(command.answers)
-            await self._broker.publish(_COMMANDS, Publication(Frame(_COMMAND.encode(command))), None)
-            if waiting:
-                with trio.move_on_after(self._broker.lease):  # a process that has not answered by then is gone
-                    await answered.wait()
-        return ended
+        if answers.expected:
+            await self._broker.subscribe(_answers_to(me, number))
+        await self._publish(_COMMANDS, _COMMAND.encode(command))
+        return command
 
     async def _answer(self, command: _Command, ended: int) -> None:
-        answer = _Answer(self._broker.process, ended)
         try:
-            await self._broker.publish(command.answers, Publication(Frame(_ANSWER.encode(answer))), None)
+            channel = _answers_to(command.sender, command.number)
+            await self._publish(channel, _ANSWER.encode(_Answer(self._broker.process, ended)))
         except Exception:
             _logger.exception("it cannot be told that streams of a user have ended")
+
+    async def _publish(self, channel: Channel, payload: bytes) -> None:
+        await self._broker.publish(channel, Publication(Frame(payload)), None)
 
     def _end(self, user: str, error: APIError) -> int:
         """End the streams of a user in this process; return how many had not ended yet."""
@@ -215,3 +236,8 @@ class Users:
 def _marked(user: str) -> Channel:
     """Return where the streams of a user are marked."""
     return Channel(f"{RESERVED}user", user)
+
+
+def _answers_to(process: str, number: int) -> Channel:
+    """Return where a process is answered to a command."""
+    return Channel(f"{RESERVED}answers", f"{process}.{number}")

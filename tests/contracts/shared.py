@@ -101,7 +101,9 @@ class SharedBroker(Broker):
             nursery.start_soon(self._renew)
             nursery.start_soon(self._mark)
             yield
-            self.kill()
+            if self.is_connected:
+                self._say_all()
+                self.kill()
             nursery.cancel_scope.cancel()
 
     def kill(self) -> None:

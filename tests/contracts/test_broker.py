@@ -775,6 +775,16 @@ async def test_a_process_that_has_ended_leaves_no_mark_behind(
     assert await process.told(ROOM, lambda marked: not marked) == await process.all_marks(ROOM) == {}
 
 
+@several
+async def test_a_process_that_ends_has_told_what_it_has_cleared(kind: Kind, place: Any, process: Process) -> None:
+    await process.broker.subscribe(ROOM)
+    async with kind.opens(place) as other:
+        other.broker.mark(ROOM, "ada", "1")
+        await process.told(ROOM, bool)
+        other.broker.mark(ROOM, "ada", None)
+    await process.told(ROOM, lambda marked: not marked)
+
+
 @severable
 async def test_what_is_marked_without_a_connection_is_there_once_there_is_one_again(
     kind: Kind, process: Process, other: Process
