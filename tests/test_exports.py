@@ -9,10 +9,11 @@ import pytest
 import streamrt
 
 PUBLIC = """
-    APIError App Attachment Broker Client Cookie Deflate EncodeError Ended Endpoint Fault Header History InvalidMessage
-    KeyStatistics Limits MemoryBroker Query Request Service StreamIn StreamInEndpoint StreamInOut StreamInOutEndpoint
-    StreamOut StreamOutEndpoint StreamOutWithResponse Subscription Topic TopicPosition TopicStatistics get_auth_data
-    get_client get_resources serve
+    APIError App Attachment Broker Changed Client Cookie Deflate EncodeError Ended Endpoint Fault Header History
+    InvalidMessage Joined KeyStatistics Left Limits Member MemoryBroker OpenStream Presence Present Query Request
+    Service StreamIn StreamInEndpoint StreamInOut StreamInOutEndpoint StreamOut StreamOutEndpoint
+    StreamOutWithResponse Subscription Topic TopicPosition TopicStatistics get_auth_data get_client get_resources
+    serve
 """.split()
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
-from typing import Any, TypeAlias, final
+from typing import Any, TypeAlias, cast, final
 from urllib.parse import urlsplit
 
 import trio
@@ -188,7 +188,7 @@ class Admission:
     def _user_of(self, auth_data: object) -> str | None:
         if self.user is None or auth_data is None:
             return None
-        user: object = self.user(auth_data)
+        user = cast("object", self.user(auth_data))
         if user is None or (isinstance(user, str) and user):
             return user
         raise TypeError(f"App(user=...) is to return the name of a user, or None, and returned {user!r}")

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import TypeAlias, TypeVar, final
 
 import trio
-from attrs import define, field
+from attrs import Factory, define, field
 
 from streamrt.api import context
 from streamrt.api.endpoint import Endpoint
@@ -58,6 +58,10 @@ class _Run:
             self.left.unpark_all()
 
 
+def _lone_users(host: Host) -> Users | None:
+    return Users(Exchange(MemoryBroker())) if host.admission.user is not None and host.broker is None else None
+
+
 @final
 @define(eq=False, kw_only=True)
 class Host:
@@ -82,11 +86,8 @@ class Host:
     _changing: trio.Event | None = field(default=None, init=False)  # while the lifespan is entered or left
     _streams: dict[Connection, bool] = field(factory=lambda: dict[Connection, bool](), init=False)  # nested?
     _left: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
-    _users: Users | None = field(init=False)  # of an app without a broker, which may take streams without running
-
-    @_users.default
-    def _find_users(self) -> Users | None:
-        return Users(Exchange(MemoryBroker())) if self.admission.user is not None and self.broker is None else None
+    # Of an app without a broker, which may take streams without running.
+    _users: Users | None = field(default=Factory(_lone_users, takes_self=True), init=False)
 
     @property
     def users(self) -> Users:

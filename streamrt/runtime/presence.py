@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from types import NoneType
 from typing import Any, Generic, cast, final
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 from typing_extensions import TypeVar
 
 from streamrt.wire.codec import Codec, codec
@@ -64,6 +64,15 @@ def _one_or_more(_instance: object, _attribute: object, value: object) -> None:
         raise ValueError(f"backlog of a presence must be a whole number, 1 or more, not {value!r}")
 
 
+def _find_about_codec(presence: Presence[A]) -> Codec[A] | None:
+    return None if cast("object", presence.about) is NoneType else codec(presence.about)
+
+
+def _find_part_codec(presence: Presence[A]) -> Codec[Part[A]]:
+    part: Any = Part
+    return codec(part[presence.about])
+
+
 @final
 @frozen(kw_only=True)
 class Presence(Generic[A]):
@@ -87,17 +96,12 @@ class Presence(Generic[A]):
     about: type[A] = field(default=cast("type[A]", NoneType), kw_only=False)
     leave_after: float = field(default=5.0, validator=_seconds)
     backlog: int = field(default=1024, validator=_one_or_more)
-    _about_codec: Codec[A] | None = field(init=False, repr=False, eq=False)
-    _part_codec: Codec[Part[A]] = field(init=False, repr=False, eq=False)
-
-    @_about_codec.default
-    def _find_about_codec(self) -> Codec[A] | None:
-        return None if cast("object", self.about) is NoneType else codec(self.about)
-
-    @_part_codec.default
-    def _find_part_codec(self) -> Codec[Part[A]]:
-        part: Any = Part
-        return codec(part[self.about])
+    _about_codec: Codec[A] | None = field(
+        default=Factory(_find_about_codec, takes_self=True), init=False, repr=False, eq=False
+    )
+    _part_codec: Codec[Part[A]] = field(
+        default=Factory(_find_part_codec, takes_self=True), init=False, repr=False, eq=False
+    )
 
     @property
     def tells(self) -> bool:

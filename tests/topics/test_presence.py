@@ -919,6 +919,7 @@ async def test_who_reads_when_the_app_ends_is_not_asked_for_anew_after_that(swit
         await settled()
 
 
+@pytest.mark.slow
 async def test_ten_thousand_members_of_one_key_cost_ten_thousand_times_what_one_costs(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
