@@ -19,7 +19,7 @@ And it carries marks: what each process has set under names on a channel, for as
   then goes on from that position, misses no change;
 - the marks of a process that is gone, however it went, are cleared within `lease` seconds, and announced like others;
   a broker that ends has told what was cleared before, and leaves the others to that;
-- where announcements or publications may have been lost, `restored` is called once that is over.
+- where announcements may have been lost, it says so (`lose`) once that is over, of each channel that is subscribed.
 """
 
 from __future__ import annotations
@@ -182,6 +182,9 @@ class Marks:
 
 Deliver: TypeAlias = Callable[[Channel, Publication], None]
 """Gives a publication to this process's subscribers; a plain call, which never waits and never fails."""
+Lose: TypeAlias = Callable[[Channel, Position | None], None]
+"""Tells this process that it may lack what was published, or announced, before now; a plain call like `Deliver`. The
+position is where the channel's history goes on, if it has one."""
 Announce: TypeAlias = Callable[[Channel, Mark, Position], None]
 """Tells this process of a mark that has changed, and the position behind that; a plain call as well."""
 
@@ -199,11 +202,9 @@ class Broker(ABC):
     def __init__(self) -> None:
         self.process: str = secrets.token_hex(8)
         self.deliver: Deliver | None = None
-        """Set before anything else is asked of it; None when it belongs to no exchange."""
+        """Set before anything else is asked of it, like the two others; None when it belongs to no exchange."""
+        self.lose: Lose | None = None
         self.announce: Announce | None = None
-        """Set with `deliver`."""
-        self.restored: Callable[[], None] | None = None
-        """Set with `deliver`."""
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:

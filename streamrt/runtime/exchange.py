@@ -22,7 +22,7 @@ from attrs import define
 from streamrt.wire.waiting import Waiting
 
 from .attendance import Attendance
-from .broker import Broker, Channel, MemoryBroker, Publication
+from .broker import Broker, Channel, MemoryBroker, Position, Publication
 from .presence import Presence
 from .room import Room, Subscriber, Terms
 from .roster import Rosters
@@ -62,7 +62,7 @@ class Exchange:
             raise ValueError("this broker belongs to another app that is running; give each app one of its own")
         self.broker: Broker = broker
         self.rosters: Rosters = Rosters(broker)
-        broker.deliver, broker.announce, broker.restored = self._deliver, self.rosters.announce, self.rosters.expire
+        broker.deliver, broker.lose, broker.announce = self._deliver, self._lose, self.rosters.announce
         self._attendances: dict[str, Attendance] = {}
         self._listeners: dict[Channel, Callable[[Publication], None]] = {}
         self._rooms: dict[Channel, Room] = {}
@@ -75,7 +75,7 @@ class Exchange:
 
     def close(self) -> None:
         """Let go of the broker."""
-        self.broker.deliver = self.broker.announce = self.broker.restored = None
+        self.broker.deliver = self.broker.lose = self.broker.announce = None
         self.rosters.close()
         for attendance in self._attendances.values():
             attendance.close()
@@ -166,6 +166,9 @@ class Exchange:
         self._new[room] = None
         if self._idle:
             self._idle.wake()
+
+    def _lose(self, channel: Channel, _position: Position | None) -> None:
+        self.rosters.expire(channel)
 
     async def _fan_out(self, scope: trio.CancelScope) -> None:
         with scope:

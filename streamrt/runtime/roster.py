@@ -208,11 +208,12 @@ class Rosters:
             if roster.stale:
                 self._ask_anew()
 
-    def expire(self) -> None:
-        """Note that announcements may have been lost; see `Broker.restored`."""
-        for roster in self._rosters.values():
+    def expire(self, channel: Channel) -> None:
+        """Note that announcements may have been lost; see `Lose`."""
+        roster = self._rosters.get(channel)
+        if roster is not None:
             roster.expire()
-        self._ask_anew()
+            self._ask_anew()
 
     def close(self) -> None:
         """Ask no more."""

@@ -119,8 +119,9 @@ class SharedBroker(Broker):
         self.switchboard.connected[self] = None
         self._renew_now()
         self._say_all()
-        if self.restored is not None:
-            self.restored()
+        for channel in list(self.subscribed):
+            if self.lose is not None:
+                self.lose(channel, None)
 
     async def publish(self, channel: Channel, publication: Publication, history: History | None) -> None:
         await self._reach()
