@@ -193,7 +193,8 @@ class Broker(ABC):
     """Carries publications and marks between processes; see the rules of this file.
 
     Attributes:
-        process: Names this process beside the others. Another one each time that a broker runs whose marks outlast it.
+        process: Names this process beside all others that there are and were. A broker that connects several draws
+            another each time that it runs, or two that were forked from one would have the same.
         lease: Seconds after which the marks of a process that is gone are cleared, at the latest.
     """
 

@@ -125,7 +125,11 @@ class Users:
 
     @asynccontextmanager
     async def running(self, nursery: trio.Nursery) -> AsyncGenerator[None]:
-        """Obey commands of other processes for as long as the block lasts; answers are sent by tasks of the nursery."""
+        """Obey commands of other processes for as long as the block lasts; answers are sent by tasks of the nursery.
+
+        Raises:
+            NotImplementedError: The app's broker carries no marks.
+        """
 
         def obey(publication: Publication) -> None:
             command = _COMMAND.decode(publication.frame.payload)
@@ -137,6 +141,7 @@ class Users:
 
         with self._exchange.heard_by(obey, _COMMANDS):
             await self._broker.subscribe(_COMMANDS)
+            await self._broker.marks(_COMMANDS)  # a broker that carries none says so now, and not to the first user
             yield
 
     @contextmanager

@@ -95,6 +95,7 @@ class SharedBroker(Broker):
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
+        self.process = secrets.token_hex(8)
         async with trio.open_nursery() as nursery:
             self.switchboard.connected[self] = None
             self.switchboard.renew(self.process)

@@ -320,6 +320,14 @@ async def test_processes_see_each_others_marks(process: Marker, other: Marker) -
 
 
 @several
+async def test_a_broker_that_runs_again_is_another_process(kind: Kind, place: Any) -> None:
+    async with kind.opens(place) as process:
+        before = process.broker.process
+    async with process.broker.running():
+        assert process.broker.process != before
+
+
+@several
 async def test_the_marks_of_a_process_that_is_killed_end_with_its_lease_and_that_is_announced(
     kind: Kind, process: Marker, other: Marker, clock: MockClock
 ) -> None:

@@ -19,6 +19,7 @@ from streamrt.wire.dialect import STREAMRT_V1
 from streamrt.wire.transport import Frame
 from tests.conftest import Carrier
 from tests.contracts.shared import SharedBroker, Switchboard
+from tests.topics.test_topic import SlowBroker
 
 settled = wait_all_tasks_blocked
 BANNED = APIError.permission_denied("banned", details={"until": "noon"})
@@ -301,6 +302,12 @@ async def test_an_app_that_is_not_running_is_not_connected_with_others(switchboa
     site = Site(broker=SharedBroker(switchboard))
     with pytest.raises(RuntimeError, match="the app is not running"):
         await site.app.streams("ada")
+
+
+async def test_an_app_whose_broker_carries_no_marks_does_not_run() -> None:
+    with pytest.raises(NotImplementedError, match=r"SlowBroker carries no marks, which presence and App\(user="):
+        async with App(user=str, broker=SlowBroker()).client():
+            pytest.fail("it runs")
 
 
 async def test_details_that_are_no_json_are_an_error_but_the_streams_have_ended() -> None:
