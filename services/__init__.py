@@ -8,4 +8,12 @@ from .streaming import service as streaming
 from .ticker import open_market, serve_page
 from .ticker import service as ticker
 
-app = App(streaming, chat, ticker, auth_handler=authenticate, lifespan=open_market, fallback=serve_page)
+app = App(
+    streaming,
+    chat,
+    ticker,
+    auth_handler=authenticate,
+    user=lambda user: user.name,
+    lifespan=open_market,
+    fallback=serve_page,
+)
