@@ -158,8 +158,9 @@ class App:
 
         Raises:
             RuntimeError: The app does not tell users apart; or it has a broker, and is not running.
-            EncodeError: The details of the error are no JSON; the streams of this process have ended. Also when the
-                broker fails, with its error.
+            TypeError: That is no `APIError`.
+            EncodeError: The details of the error are no JSON; the streams of this process have ended. So they have when
+                the broker fails, which raises its own error.
 
         Example:
             await app.disconnect(user.id, APIError.permission_denied("your account was closed"))

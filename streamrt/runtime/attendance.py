@@ -61,14 +61,13 @@ class Attendance:
             name: The member that it is of.
             about: What it tells about that, as JSON.
         """
-        seat = self._seats.get((channel, name))
-        if seat is None:
-            seat = self._seats[channel, name] = _Seat(channel, name)
-        self._kept.pop(seat, None)
+        seat = self._seats.get((channel, name)) or _Seat(channel, name)
         stream = object()
         seat.streams[stream] = (time.time(), about)
+        self._broker.mark(channel, name, seat.write())
+        self._seats[channel, name] = seat
+        self._kept.pop(seat, None)
         try:
-            self._broker.mark(channel, name, seat.write())
             yield
         finally:
             del seat.streams[stream]

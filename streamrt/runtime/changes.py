@@ -48,7 +48,7 @@ class Left(Generic[A_co]):
 @final
 @frozen
 class Changed(Generic[A_co]):
-    """Somebody has more connections than before, or fewer, or is another about.
+    """Somebody has more connections than before, or fewer, or tells something else.
 
     Args:
         member: As it is now.
@@ -70,9 +70,8 @@ class Present(trio.abc.ReceiveChannel[Change[A_co]], Generic[A_co]):
         self._roster = roster
         self._backlog = backlog
         self._changes: deque[tuple[str, Member[Any] | None, Member[Any] | None]] = deque()
-        self._behind: OrderedDict[str, Member[Any] | None] | None = (
-            None  # what was told last of those that have changed
-        )
+        # Where there were too many: what was told last of each member that has changed since.
+        self._behind: OrderedDict[str, Member[Any] | None] | None = None
         self._filled = Waiting()
         self._closed = False
         self._turn = 0

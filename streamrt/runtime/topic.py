@@ -16,6 +16,7 @@ from attrs import frozen
 from streamrt.api import context
 from streamrt.api.stream import Stream, StreamInOut, StreamOut, port_of
 from streamrt.wire.codec import codec
+from streamrt.wire.graph import name_of
 from streamrt.wire.transport import Frame
 
 from .broker import RESERVED, Channel, History, Publication
@@ -309,10 +310,8 @@ class Topic(Generic[M, A]):
         if member is None or unseen:
             return nullcontext()
         if about is None and presence.tells:
-            expected = presence.about.__name__
-            raise TypeError(
-                f"topic {self.name}: attach(...) takes about=, for its presence tells {expected} of a member"
-            )
+            expected = name_of(presence.about)
+            raise TypeError(f"topic {self.name}: its presence tells {expected} of a member: attach(..., about=...)")
         encoded = presence.encode_about(about)
         return exchange.attendance(self._terms, presence).seated(self._marked(key), member, encoded)
 

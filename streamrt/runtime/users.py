@@ -13,7 +13,7 @@ import logging
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
-from typing import final
+from typing import cast, final
 
 import attrs
 import trio
@@ -179,6 +179,8 @@ class Users:
 
     async def disconnect(self, user: str, error: APIError) -> int:
         """End the streams of a user; see `App.disconnect`."""
+        if not isinstance(cast("object", error), APIError):
+            raise TypeError(f"a user is disconnected with an APIError, such as permission_denied, not with {error!r}")
         await trio.lowlevel.checkpoint()
         answers = _Answers()
         number = next(self._numbers)
@@ -200,12 +202,13 @@ class Users:
         """Tell other processes to end the streams of a user."""
         public = error.public()
         details = None if public.details is None else dict(public.details)
+        retry_after = None if public.retry_after is None else max(0, public.retry_after)
         me = self._broker.process
         marks = await self._broker.marks(_marked(user))
         answers.expected = {mark.process for mark in marks.marks} - {me}
         command = _Command(
             user=user,
-            why=Failure(public.code, public.message, details, public.retry_after),
+            why=Failure(public.code, public.message, details, retry_after),
             sender=me,
             number=number,
             expected=sorted(answers.expected),

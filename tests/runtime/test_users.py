@@ -310,6 +310,16 @@ async def test_an_app_whose_broker_carries_no_marks_does_not_run() -> None:
             pytest.fail("it runs")
 
 
+async def test_what_is_no_error_disconnects_nobody() -> None:
+    site = Site()
+    async with site.client() as ada, ada.open(site.talk) as stream:
+        await settled()
+        with pytest.raises(TypeError, match="disconnected with an APIError, such as permission_denied, not with 'no'"):
+            await site.app.disconnect("ada", "no")  # type: ignore[arg-type]
+        await stream.send(1)
+        assert await stream.receive() == 1
+
+
 async def test_details_that_are_no_json_are_an_error_but_the_streams_have_ended() -> None:
     site = Site()
     async with site.client() as ada, ada.open(site.talk) as stream:
@@ -353,6 +363,19 @@ async def test_streams_are_listed_and_ended_in_all_processes(autojump_clock: Moc
             await again.send(1)
             assert await again.receive() == 1
     assert broker_of(one).subscribed == broker_of(other).subscribed == {Channel("streamrt:commands", "")}
+
+
+@pytest.mark.parametrize("retry_after", [None, 0, 3, -1])
+async def test_an_error_is_told_whole_in_other_processes_too(one: Site, other: Site, retry_after: float | None) -> None:
+    async with open_in(one, other) as streams:
+        await one.app.disconnect(
+            "ada", APIError.unavailable("later", details={"a": [1, None]}, retry_after=retry_after)
+        )
+        for stream in streams:
+            with pytest.raises(APIError.Unavailable) as error:
+                await stream.receive()
+            assert (error.value.message, error.value.details) == ("later", {"a": [1, None]})
+            assert error.value.retry_after == (None if retry_after is None else max(0, retry_after))
 
 
 async def test_a_stream_that_others_do_not_know_of_yet_is_ended_too(one: Site, other: Site) -> None:

@@ -1,10 +1,12 @@
 """What a topic tells of who is attached, in one process and in several."""
 
+import itertools
 import logging
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Generator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -28,7 +30,7 @@ from streamrt import (
     Topic,
     testing,
 )
-from streamrt.runtime import exchange, roster
+from streamrt.runtime import attendance, exchange, roster
 from streamrt.runtime.broker import Broker, Channel, Mark, Marks, Position
 from streamrt.runtime.exchange import Exchange, current_exchange
 from tests.contracts.shared import SharedBroker, Switchboard
@@ -112,7 +114,7 @@ async def told(present: Present[Any]) -> list[Any]:
 
 def nothing_is_left(of: Exchange) -> None:
     assert of.rosters._rosters == {}
-    assert all(attendance._seats == attendance._kept == {} for attendance in of._attendances.values())
+    assert all(seats._seats == seats._kept == {} for seats in of._attendances.values())
     match of.broker:
         case MemoryBroker():
             assert of.broker._marked == {}
@@ -423,7 +425,7 @@ def test_the_names_of_streamrt_are_no_topics() -> None:
         (Topic("plain", int), {"member": "ada"}, r"topic plain has no presence: declare it with Topic\(..., presence="),
         (Topic("plain", int), {"about": Profile("Ada")}, "topic plain has no presence"),
         (lobby(), {"member": "ada", "about": Profile("Ada")}, "topic lobby: its presence tells nothing about a member"),
-        (rooms(), {"member": "ada"}, r"topic rooms: attach\(...\) takes about=, for its presence tells Profile of"),
+        (rooms(), {"member": "ada"}, r"topic rooms: its presence tells Profile of a member: attach\(..., about="),
     ],
 )
 async def test_a_member_that_does_not_fit_the_presence_is_an_error(
@@ -472,6 +474,7 @@ async def test_a_broker_that_carries_no_marks_says_so() -> None:
             with pytest.raises(NotImplementedError, match="SlowBroker carries no marks"):
                 async with topic.attach(stream, member="ada"):
                     pytest.fail("it is attached")
+        assert current_exchange()._attendances["lobby"]._seats == {}
 
 
 # Several processes.
@@ -536,7 +539,10 @@ async def other(switchboard: Switchboard) -> AsyncGenerator[Exchange]:
         yield other
 
 
-async def test_a_member_is_one_in_all_processes(autojump_clock: MockClock, one: Exchange, other: Exchange) -> None:
+async def test_a_member_is_one_in_all_processes(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, one: Exchange, other: Exchange
+) -> None:
+    monkeypatch.setattr(attendance, "time", SimpleNamespace(time=itertools.count().__next__))
     topic = rooms(leave_after=1)
     async with presence_in(one, topic) as here, presence_in(other, topic) as there:
         async with attached_in(one, topic, "ada", about=Profile("Ada")):
@@ -929,10 +935,10 @@ async def test_ten_thousand_members_of_one_key_cost_ten_thousand_times_what_one_
     monkeypatch.setattr(roster, "combine", lambda name, parts: (combined.append(len(parts)), combine(name, parts))[1])
     async with topic.presence() as present:
         assert topic._presence is not None
-        attendance = current_exchange().attendance(topic._terms, topic._presence)
+        seats = current_exchange().attendance(topic._terms, topic._presence)
         with ExitStack() as stack:
             for number in range(10_000):
-                stack.enter_context(attendance.seated(topic._marked(""), str(number), "null"))
+                stack.enter_context(seats.seated(topic._marked(""), str(number), "null"))
             assert len(present.members) == 10_000
             assert len(combined) == sum(combined) == 10_000
             assert len(await topic.members()) == 10_000
