@@ -33,6 +33,7 @@ Lifespan: TypeAlias = Callable[[trio.Nursery], AbstractAsyncContextManager[objec
 
 T = TypeVar("T")
 
+_UNCOUNTED = nullcontext()
 _logger = logging.getLogger("streamrt")
 current_host: ContextVar[Host] = ContextVar("streamrt.host")
 
@@ -142,7 +143,7 @@ class Host:
                 users, user = self._users if run is None else run.users, admitted.user
                 counted = None if users is None or user is None or incoming.nested else users.counted(user, connection)
                 try:
-                    with counted or nullcontext():
+                    with counted or _UNCOUNTED:
                         await run_session(admitted, connection)
                 finally:
                     del self._streams[connection]

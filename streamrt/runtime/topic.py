@@ -29,6 +29,8 @@ from .subscribers import Attachment, Subscription
 
 M = TypeVar("M")
 
+_NO_SEAT = nullcontext()
+
 
 @final
 @frozen(kw_only=True)
@@ -299,7 +301,7 @@ class Topic(Generic[M, A]):
     ) -> AbstractContextManager[None]:
         """Return what counts a stream, or a block that does nothing."""
         if self._presence is None and member is None and about is None:
-            return nullcontext()
+            return _NO_SEAT
         presence = self._declared_presence()
         if member == "":
             raise ValueError(f"topic {self.name}: a member needs a name")
@@ -308,7 +310,7 @@ class Topic(Generic[M, A]):
         if member is None:
             member = context.user.get()
         if member is None or unseen:
-            return nullcontext()
+            return _NO_SEAT
         if about is None and presence.tells:
             expected = name_of(presence.about)
             raise TypeError(f"topic {self.name}: its presence tells {expected} of a member: attach(..., about=...)")

@@ -345,8 +345,10 @@ async def open_in(*sites: Site) -> AsyncGenerator[list[Any]]:
         yield streams
 
 
-async def test_streams_are_listed_and_ended_in_all_processes(autojump_clock: MockClock, one: Site, other: Site) -> None:
-    async with open_in(one, other, other) as streams:
+async def test_streams_are_listed_and_ended_in_all_processes(
+    autojump_clock: MockClock, switchboard: Switchboard, one: Site, other: Site
+) -> None:
+    async with running(switchboard), open_in(one, other, other) as streams:  # and one process has none
         for site in (one, other):
             listed = await site.app.streams("ada")
             assert len(listed) == len(set(listed)) == 3

@@ -88,8 +88,8 @@ class World:
                 streams[argument] -= 1
             elif what == "read" and broker.is_connected:
                 stack = AsyncExitStack()
-                object.__setattr__(presence, "backlog", argument)
                 present = await stack.enter_async_context(topic.presence())
+                present._backlog = argument
                 readers.append(Reader(present, stack, dict(present.members)))
             elif what == "receive":
                 for reader in readers:
@@ -136,8 +136,7 @@ class World:
         await wait_all_tasks_blocked()
 
 
-presence: Presence = Presence(leave_after=LEAVE_AFTER)
-topic = Topic("lobby", int, presence=presence)
+topic = Topic("lobby", int, presence=Presence(leave_after=LEAVE_AFTER))
 
 
 async def play(operations: list[Any]) -> None:
