@@ -60,7 +60,7 @@ class _Run:
 
 
 def _lone_users(host: Host) -> Users | None:
-    return Users(Exchange(MemoryBroker())) if host.admission.user is not None and host.broker is None else None
+    return None if host.admission.user is None else Users(Exchange(MemoryBroker()))
 
 
 @final
@@ -87,7 +87,7 @@ class Host:
     _changing: trio.Event | None = field(default=None, init=False)  # while the lifespan is entered or left
     _streams: dict[Connection, bool] = field(factory=lambda: dict[Connection, bool](), init=False)  # nested?
     _left: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
-    # Of an app without a broker, which may take streams without running.
+    # Where there is no broker; such an app may take streams without running.
     _users: Users | None = field(default=Factory(_lone_users, takes_self=True), init=False)
 
     @property
@@ -97,10 +97,10 @@ class Host:
         Raises:
             RuntimeError: The app does not tell users apart, or is not running.
         """
-        if self.admission.user is None:
-            raise RuntimeError("this app does not tell users apart: say which one a caller is with App(user=...)")
         users = self._users if self._run is None else self._run.users
         if users is None:
+            raise RuntimeError("this app does not tell users apart: say which one a caller is with App(user=...)")
+        if self._run is None and self.broker is not None:
             raise RuntimeError("the app is not running, and so is not connected with others by its broker")
         return users
 
@@ -196,7 +196,7 @@ class Host:
                         stack.callback(exchange.close)
                         await stack.enter_async_context(self.broker.running())
                     users = self._users
-                    if exchange is not None and self.admission.user is not None:
+                    if exchange is not None and users is not None:
                         users = Users(exchange)
                         await stack.enter_async_context(users.running(nursery))
                     resources = None
