@@ -10,4 +10,13 @@ from .streaming import service as streaming
 from .ticker import open_market
 from .ticker import service as ticker
 
-app = App(streaming, assistant, chat, ticker, auth_handler=authenticate, lifespan=open_market, fallback=serve_pages)
+app = App(
+    streaming,
+    assistant,
+    chat,
+    ticker,
+    auth_handler=authenticate,
+    user=lambda user: user.name,
+    lifespan=open_market,
+    fallback=serve_pages,
+)

@@ -304,6 +304,12 @@ export interface Here {
   kind: "here";
 }
 
+/** Who is in a private room. */
+export interface Members {
+  /** Each once, with however many tabs, and for five seconds after the last of them; in order. */
+  names: string[];
+}
+
 /** What something costs now. */
 export interface Price {
   /** What. */
@@ -346,6 +352,12 @@ export interface Room {
   since?: string | undefined;
   /** Whether to hear one's own messages too: whoever does knows that they were said, and between which others. */
   echo?: boolean | undefined;
+}
+
+/** The handshake of the members of a private room. */
+export interface Named {
+  /** Who may enter it, with plus signs between the names. */
+  names: string;
 }
 
 /** The streams of the service `streaming`. */
@@ -406,6 +418,13 @@ export declare class ChatService {
    * `/private-chat/{names}`. It is only for callers with credentials: see `ClientOptions.headers`.
    */
   privateChat(handshake: Room, options?: StreamOptions): StreamInOut<Whispered | Here, Whisper>;
+
+  /**
+   * Tell those who are named in a room's path who is there: at once, and when somebody comes or goes.
+   *
+   * `/private-chat/{names}/members`. It is only for callers with credentials: see `ClientOptions.headers`.
+   */
+  members(handshake: Named, options?: StreamOptions): StreamIn<Members>;
 }
 
 /** The streams of the service `ticker`. */

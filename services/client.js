@@ -985,6 +985,18 @@ export class ChatService {
     };
     return new StreamInOut(this.#dialer, target, options);
   }
+
+  /**
+   * Tell those who are named in a room's path who is there: at once, and when somebody comes or goes.
+   *
+   * `/private-chat/{names}/members`. It is only for callers with credentials: see `ClientOptions.headers`.
+   */
+  members(handshake, options) {
+    const target = {
+      path: `/private-chat/${StreamDialer.segment("names", handshake.names)}/members`,
+    };
+    return new StreamIn(this.#dialer, target, options);
+  }
 }
 
 /** The streams of the service `ticker`. */

@@ -15,9 +15,11 @@ from streamrt.api.service import Service, add_route
 from streamrt.api.signature import resolve_hints, show, show_parameters, where
 from streamrt.client.client import Client
 from streamrt.client.memory import MemoryConnector
-from streamrt.runtime.admission import Admission, AuthHandler, Middleware
+from streamrt.errors import APIError
+from streamrt.runtime.admission import Admission, AuthHandler, Middleware, UserOf
 from streamrt.runtime.broker import Broker
 from streamrt.runtime.host import Host, Lifespan
+from streamrt.runtime.users import OpenStream
 from streamrt.server.asgi import Receive, Scope, Send, serve_lifespan, serve_plain, serve_websocket
 
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -37,6 +39,9 @@ class App:
             attrs class whose fields come from headers, the query or cookies, like a handshake's. It is
             called for each stream that has any of them, and may raise: `APIError.unauthenticated` leaves
             the caller anonymous, which endpoints with ``auth=True`` refuse; any other error refuses.
+        user: ``lambda user: user.id``: which user a caller is, from what the auth handler returned; None for one that
+            is none. It is for `streams` and `disconnect`, and it is who is a member where a topic has a presence.
+            Default: users are not told apart, and that costs nothing.
         middleware: Async context managers around each stream: called with its `Request` after all other
             checks, entered before the upgrade, left when the stream is over. Raising an `APIError` on
             entry refuses it.
@@ -58,6 +63,7 @@ class App:
         self,
         *services: Service,
         auth_handler: Authenticate | None = None,
+        user: UserOf | None = None,
         middleware: Sequence[Middleware] = (),
         lifespan: Lifespan | None = None,
         broker: Broker | None = None,
@@ -78,6 +84,7 @@ class App:
                 app_limits=limits,
                 auth_handler=None if auth_handler is None else _read_auth_handler(auth_handler),
                 middleware=tuple(middleware),
+                user=user,
             ),
             lifespan=lifespan,
             broker=broker,
@@ -120,6 +127,45 @@ class App:
         async with self.host.running():
             connector = MemoryConnector(self.host, private=private, auth_data=auth_data)
             yield Client.over(connector, headers=headers, limits=limits)
+
+    async def streams(self, user: str) -> list[OpenStream]:
+        """Return the open streams of a user, in all processes that the app's broker connects, oldest first.
+
+        A stream is open until its handler has ended. Those that a handler has opened to others are not listed, for
+        they end with it; nor are those of a process that is cut off from the broker.
+
+        Args:
+            user: As `App(user=...)` names it.
+
+        Raises:
+            RuntimeError: The app does not tell users apart; or it has a broker, and is not running.
+        """
+        return await self.host.users.streams(user)
+
+    async def disconnect(self, user: str, error: APIError) -> int:
+        """End all open streams of a user with an error, in all processes that the app's broker connects.
+
+        The handlers are cancelled, and the peers are told. Streams that are opened later are not affected: so whoever
+        must not come back has to be refused by the auth handler first.
+
+        Args:
+            user: As `App(user=...)` names it.
+            error: What the peers are told.
+
+        Returns:
+            How many streams have ended. Those of a process that does not answer within the broker's `lease` are not
+            among them: it is gone, or cut off from the broker.
+
+        Raises:
+            RuntimeError: The app does not tell users apart; or it has a broker, and is not running.
+            TypeError: That is no `APIError`.
+            EncodeError: The details of the error are no JSON; the streams of this process have ended. So they have when
+                the broker fails, which raises its own error.
+
+        Example:
+            await app.disconnect(user.id, APIError.permission_denied("your account was closed"))
+        """
+        return await self.host.users.disconnect(user, error)
 
 
 def _check_services(services: Sequence[object]) -> None:

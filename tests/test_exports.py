@@ -9,11 +9,11 @@ import pytest
 import streamrt
 
 PUBLIC = """
-    APIError App Attachment Back Broker Client Cookie Deflate Draining EncodeError Ended Endpoint Fault Gap
-    get_auth_data get_client get_resources Header HeadersAttempt History InvalidMessage KeyStatistics Limits Lost
-    MemoryBroker Query Reconnect Recovered remote Request serve Service StreamIn StreamInEndpoint StreamInOut
-    StreamInOutEndpoint StreamOut StreamOutEndpoint StreamOutWithResponse Subscription Topic TopicPosition
-    TopicStatistics
+    APIError App Attachment Back Broker Changed Client Cookie Deflate Draining EncodeError Ended Endpoint Fault Gap
+    get_auth_data get_client get_resources Header HeadersAttempt History InvalidMessage Joined KeyStatistics Left
+    Limits Lost Member MemoryBroker OpenStream Presence Present Query Reconnect Recovered remote Request serve
+    Service StreamIn StreamInEndpoint StreamInOut StreamInOutEndpoint StreamOut StreamOutEndpoint
+    StreamOutWithResponse Subscription Topic TopicPosition TopicStatistics
 """.split()
 ALIASES = {"StreamEvent": streamrt.Lost | streamrt.Back | streamrt.Recovered | streamrt.Gap | streamrt.Draining}
 

@@ -2,3 +2,4 @@
 
 from .auth import authenticate as authenticate
 from .endpoints import service as service
+from .members import members as members

@@ -2,7 +2,7 @@
 
 import trio
 
-from streamrt import APIError, Attachment, History, Service, StreamInOut, Topic, get_auth_data
+from streamrt import APIError, Attachment, History, Presence, Service, StreamInOut, Topic, get_auth_data
 
 from .auth import User
 from .types import Here, Join, Room, Said, Say, Whisper, Whispered
@@ -22,6 +22,7 @@ whispered = Topic(
     backlog=100,
     backlog_bytes=256 * 1024,
     history=History(messages=500, seconds=600),
+    presence=Presence(),
 )
 
 

@@ -13,7 +13,8 @@ from streamrt import APIError, Client, Ended, StreamInOut, testing
 
 from .auth import Credentials, User, authenticate
 from .endpoints import HERE_SECONDS, MAX_MESSAGE, chat, private_chat, said, whispered
-from .types import Here, Join, Room, Said, Say, Whisper, Whispered
+from .members import members as members_of_room
+from .types import Here, Join, Members, Named, Room, Said, Say, Whisper, Whispered
 
 
 @asynccontextmanager
@@ -278,8 +279,9 @@ async def test_a_room_is_gone_with_its_last_member_however_that_one_leaves(autoj
             await wait_all_tasks_blocked()
             assert rooms() == {"ada+bob": 1}
         ada.vanish()
-    assert not rooms()
-    assert trio.current_time() == 0
+        await wait_all_tasks_blocked()
+        assert not rooms()
+        assert trio.current_time() == 0
 
 
 async def test_a_whisper_that_is_none_ends_only_its_senders_stream(autojump_clock: MockClock) -> None:
@@ -353,3 +355,35 @@ async def test_who_comes_back_with_a_position_that_is_none_is_told_that_it_has_m
         await ada.send(Whisper("hello"))
         async with entered("bob", "ada+bob", since) as bob:
             assert not (await here(bob)).recovered
+
+
+# Who is in a private room.
+
+
+async def test_a_room_tells_who_comes_and_goes_and_nothing_of_tabs_or_reloads(autojump_clock: MockClock) -> None:
+    async with (
+        app.client(headers={"authorization": "Bearer bob"}) as client,
+        client.open(members_of_room, Named("bob+ada")) as told,
+    ):
+        assert await told.receive() == Members([])
+        for _ in range(2):
+            async with entered("ada", "ada+bob"), entered("ada", "ada+bob"):
+                pass
+            await trio.sleep(3)
+        async with entered("bob", "ada+bob"):
+            assert [await told.receive() for _ in range(3)] == [
+                Members(["ada"]),
+                Members(["ada", "bob"]),
+                Members(["bob"]),
+            ]
+            assert trio.current_time() == 8
+        assert await told.receive() == Members([])
+
+
+async def test_who_is_not_named_is_not_told_who_is_there(autojump_clock: MockClock) -> None:
+    async with (
+        app.client(headers={"authorization": "Bearer eve"}) as client,
+        client.open(members_of_room, Named("ada+bob")) as told,
+    ):
+        with pytest.raises(APIError.PermissionDenied, match="the room ada\\+bob is not for eve"):
+            await told.receive()

@@ -100,3 +100,25 @@ class Here:
     position: str
     recovered: bool
     kind: Literal["here"] = "here"
+
+
+@frozen
+class Named:
+    """The handshake of the members of a private room.
+
+    Args:
+        names: Who may enter it, with plus signs between the names.
+    """
+
+    names: str
+
+
+@frozen
+class Members:
+    """Who is in a private room.
+
+    Args:
+        names: Each once, with however many tabs, and for five seconds after the last of them; in order.
+    """
+
+    names: list[str]

@@ -11,6 +11,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 auth_data: ContextVar[object] = ContextVar("streamrt.auth_data", default=None)
+user: ContextVar[str | None] = ContextVar("streamrt.user", default=None)
 connection_id: ContextVar[int | None] = ContextVar("streamrt.connection_id", default=None)
 resources: ContextVar[object] = ContextVar("streamrt.resources", default=None)
 

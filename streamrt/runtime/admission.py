@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
-from typing import Any, TypeAlias, final
+from typing import Any, TypeAlias, cast, final
 from urllib.parse import urlsplit
 
 import trio
@@ -38,6 +38,9 @@ from .scopes import lone_error
 
 Middleware: TypeAlias = Callable[[Request], AbstractAsyncContextManager[object]]
 """An async context manager around each stream: entered as the last check, left when the stream is over."""
+
+UserOf: TypeAlias = Callable[[Any], str | None]
+"""Tells from the auth data which user a caller is; None when it is none."""
 
 
 @final
@@ -80,6 +83,7 @@ class Admitted:
         limits: The limits of its streams.
         handshake: The typed handshake; None for an endpoint without one.
         auth_data: What the auth handler returned; None for an anonymous caller.
+        user: The user that the caller is, if the app tells.
         request: The request.
     """
 
@@ -87,6 +91,7 @@ class Admitted:
     limits: Limits
     handshake: Any
     auth_data: object
+    user: str | None
     request: Request
 
 
@@ -117,6 +122,7 @@ class Admission:
         app_limits: The limits of the app as a whole.
         auth_handler: Who tells callers apart; None when nobody does.
         middleware: Entered in this order.
+        user: What user the auth data are of; None when the app does not tell.
     """
 
     router: Router[Endpoint]
@@ -125,6 +131,7 @@ class Admission:
     app_limits: Limits
     auth_handler: AuthHandler | None
     middleware: Sequence[Middleware]
+    user: UserOf | None = None
     _streams: int = field(default=0, init=False)
     _streams_by_peer: Counter[str] = field(factory=lambda: Counter[str](), init=False)
 
@@ -166,13 +173,25 @@ class Admission:
         auth_data = incoming.auth_data
         if auth_data is None:
             auth_data = await self._authenticate(request, endpoint, limits.handshake_timeout)
+        user = self._user_of(auth_data)
         context.auth_data.set(auth_data)
+        context.user.set(user)
         handshake = None
         if endpoint.handshake is not None:
             handshake = endpoint.handshake.parse(path=path, query_string=request.query_string, headers=headers)
         for middleware in self.middleware:
             await stack.enter_async_context(middleware(request))
-        return Admitted(endpoint=endpoint, limits=limits, handshake=handshake, auth_data=auth_data, request=request)
+        return Admitted(
+            endpoint=endpoint, limits=limits, handshake=handshake, auth_data=auth_data, user=user, request=request
+        )
+
+    def _user_of(self, auth_data: object) -> str | None:
+        if self.user is None or auth_data is None:
+            return None
+        user = cast("object", self.user(auth_data))
+        if user is None or (isinstance(user, str) and user):
+            return user
+        raise TypeError(f"App(user=...) is to return the name of a user, or None, and returned {user!r}")
 
     @contextmanager
     def _slot(self, peer: tuple[str, int] | None) -> Generator[None]:

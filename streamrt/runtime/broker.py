@@ -8,6 +8,18 @@ A broker moves publications between channels of the same name, wherever they are
   `subscribe` loses nothing that is published after that;
 - where a history is kept, every publication has a position: an epoch, which changes when a history begins anew, and an
   offset in it.
+
+And it carries marks: what each process has set under names on a channel, for as long as it lives. The rules:
+
+- `mark` is a plain call too, so that nothing can be left marked by a cancellation; it never fails, and what is marked
+  while there is no connection holds once there is one;
+- every change of a mark has a position of its own on its channel, one behind that of the change before it, and is
+  announced wherever the channel is subscribed, with its position and in that order;
+- `marks` is all of a channel at one position, with what this process has marked before; so who subscribes first, and
+  then goes on from that position, misses no change;
+- the marks of a process that is gone, however it went, are cleared within `lease` seconds, and announced like others;
+  a broker that ends has told what was cleared before, and leaves the others to that;
+- where announcements may have been lost, it says so (`lose`) once that is over, of each channel that is subscribed.
 """
 
 from __future__ import annotations
@@ -48,6 +60,10 @@ class History:
     messages: int = field(default=100, validator=_more_than_none)
     seconds: float = field(default=300, validator=_more_than_none)
     bytes: int = field(default=1 << 20, validator=_more_than_none)
+
+
+RESERVED = "streamrt:"
+"""What no topic's name begins with: so begin those of channels that are no topic's."""
 
 
 class Channel(NamedTuple):
@@ -134,16 +150,62 @@ class Replay:
         return attrs.evolve(self.position, offset=self.position.offset - len(self.publications))
 
 
+@final
+@frozen
+class Mark:
+    """What a process has set under a name on a channel.
+
+    Args:
+        process: Which, as `Broker.process` says.
+        name: The name; each process has one mark of a name.
+        value: What was set; None where it was cleared.
+    """
+
+    process: str
+    name: str
+    value: str | None
+
+
+@final
+@frozen
+class Marks:
+    """The marks of a channel, of all processes.
+
+    Args:
+        marks: All of them, in any order.
+        position: Behind the last change of them. The changes are counted by themselves, and no history keeps them.
+    """
+
+    marks: Sequence[Mark]
+    position: Position
+
+
 Deliver: TypeAlias = Callable[[Channel, Publication], None]
 """Gives a publication to this process's subscribers; a plain call, which never waits and never fails."""
+Lose: TypeAlias = Callable[[Channel, Position | None], None]
+"""Tells this process that it may lack what was published, or announced, before now; a plain call like `Deliver`. The
+position is where the channel's history goes on, if it has one."""
+Announce: TypeAlias = Callable[[Channel, Mark, Position], None]
+"""Tells this process of a mark that has changed, and the position behind that; a plain call as well."""
 
 
 class Broker(ABC):
-    """Carries publications between processes; see the rules of this file."""
+    """Carries publications and marks between processes; see the rules of this file.
+
+    Attributes:
+        process: Names this process beside all others that there are and were. A broker that connects several draws
+            another each time that it runs, or two that were forked from one would have the same.
+        lease: Seconds after which the marks of a process that is gone are cleared, at the latest.
+    """
+
+    lease: float = 0.0
 
     def __init__(self) -> None:
+        self.process: str = secrets.token_hex(8)
         self.deliver: Deliver | None = None
-        """Set before anything else is asked of it; None when it belongs to no exchange."""
+        """Set before anything else is asked of it, like the two others; None when it belongs to no exchange."""
+        self.lose: Lose | None = None
+        self.announce: Announce | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -178,6 +240,33 @@ class Broker(ABC):
             history: What is kept of it.
         """
 
+    def mark(self, channel: Channel, name: str, value: str | None) -> None:
+        """Set the mark that this process has under a name on a channel, or clear it.
+
+        What is as it was is no change, and is not announced. Of several changes that follow each other at once, the
+        last is enough.
+
+        Args:
+            channel: Where.
+            name: Under which name.
+            value: What; None to clear it.
+
+        Raises:
+            NotImplementedError: This broker carries no marks.
+        """
+        raise NotImplementedError(f"{type(self).__name__} carries no marks, which presence and App(user=...) need")
+
+    async def marks(self, channel: Channel) -> Marks:
+        """Return all that is marked on a channel.
+
+        Args:
+            channel: Which. Who wants to go on from there has subscribed to it.
+
+        Raises:
+            NotImplementedError: This broker carries no marks.
+        """
+        raise NotImplementedError(f"{type(self).__name__} carries no marks, which presence and App(user=...) need")
+
 
 _FORGET_AT_ONCE = 8
 """Histories that a call looks at which may be too old: no more, or one would pay for all; and one comes with a call."""
@@ -193,6 +282,7 @@ class MemoryBroker(Broker):
         self._logs: dict[
             str, OrderedDict[Channel, _Log]
         ] = {}  # by topic; the one first that was touched least recently
+        self._marked: dict[Channel, _Marked] = {}
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -202,6 +292,7 @@ class MemoryBroker(Broker):
         finally:
             self._subscribed.clear()
             self._logs.clear()
+            self._marked.clear()
 
     async def publish(self, channel: Channel, publication: Publication, history: History | None) -> None:
         """Deliver a message; see `Broker.publish`. Not a checkpoint."""
@@ -220,10 +311,36 @@ class MemoryBroker(Broker):
         logs = self._logs.get(channel.topic)
         if logs is not None and channel in logs:
             _touch(logs, channel)
+        self._forget_unmarked(channel)
 
     async def replay(self, channel: Channel, since: str | None, history: History) -> Replay:
         """See `Broker.replay`. Not a checkpoint."""
         return self._log(channel, history).replay(since, history)
+
+    def mark(self, channel: Channel, name: str, value: str | None) -> None:
+        """Announce a mark at once; see `Broker.mark`."""
+        marked = self._marked.get(channel)
+        if value == (None if marked is None else marked.values.get(name)):
+            return
+        if marked is None:
+            marked = self._marked[channel] = _Marked()
+        marked.set(name, value)
+        if channel in self._subscribed and self.announce is not None:
+            self.announce(channel, Mark(self.process, name, value), marked.position)
+        self._forget_unmarked(channel)
+
+    async def marks(self, channel: Channel) -> Marks:
+        """See `Broker.marks`. Not a checkpoint."""
+        marked = self._marked.get(channel) or _Marked()
+        if channel in self._subscribed:
+            self._marked[channel] = marked
+        return Marks([Mark(self.process, name, value) for name, value in marked.values.items()], marked.position)
+
+    def _forget_unmarked(self, channel: Channel) -> None:
+        """Forget where the marks of a channel are, once there are none and nobody goes on from there."""
+        marked = self._marked.get(channel)
+        if marked is not None and not marked.values and channel not in self._subscribed:
+            del self._marked[channel]
 
     def _log(self, channel: Channel, history: History) -> _Log:
         """Return a channel's log, and forget those that have not been touched for too long."""
@@ -247,6 +364,22 @@ def _touch(logs: OrderedDict[Channel, _Log], channel: Channel) -> _Log:
     log.touched = trio.current_time()
     logs.move_to_end(channel)
     return log
+
+
+@final
+@define
+class _Marked:
+    """The marks of one channel."""
+
+    values: dict[str, str] = field(factory=lambda: dict[str, str]())
+    position: Position = field(factory=lambda: Position(secrets.token_hex(4), 0))
+
+    def set(self, name: str, value: str | None) -> None:
+        if value is None:
+            del self.values[name]
+        else:
+            self.values[name] = value
+        self.position = attrs.evolve(self.position, offset=self.position.offset + 1)
 
 
 @final

@@ -1,5 +1,7 @@
 """All rooms of all topics in one place, the fan-out that serves them, and the broker that connects them with others.
 
+Who is attached is here too: the seats of each topic that has a presence, and the rosters of keys that somebody reads.
+
 There is one exchange in a Trio run, for all apps and tasks in it, and one for each app that has a broker of its own.
 The fan-out is one system task for as long as there are rooms, like the hub that reads: it serves every room that has
 something new, and lets others run when that takes long.
@@ -9,18 +11,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import final
+from typing import Any, final
 
 import trio
 from attrs import define
 
 from streamrt.wire.waiting import Waiting
 
-from .broker import Broker, Channel, MemoryBroker, Publication
+from .attendance import Attendance
+from .broker import Broker, Channel, MemoryBroker, Position, Publication
+from .presence import Presence
 from .room import Room, Subscriber, Terms
+from .roster import Rosters
 
 _TURN = 64
 """Messages that one task may publish before others get a turn, when nobody is subscribed."""
@@ -55,8 +60,11 @@ class Exchange:
     def __init__(self, broker: Broker) -> None:
         if broker.deliver is not None:
             raise ValueError("this broker belongs to another app that is running; give each app one of its own")
-        broker.deliver = self._deliver
         self.broker: Broker = broker
+        self.rosters: Rosters = Rosters(broker)
+        broker.deliver, broker.lose, broker.announce = self._deliver, self._lose, self.rosters.announce
+        self._attendances: dict[str, Attendance] = {}
+        self._listeners: dict[Channel, Callable[[Publication], None]] = {}
         self._rooms: dict[Channel, Room] = {}
         self._totals: dict[str, Totals] = {}
         self._terms: dict[str, Terms] = {}
@@ -67,7 +75,10 @@ class Exchange:
 
     def close(self) -> None:
         """Let go of the broker."""
-        self.broker.deliver = None
+        self.broker.deliver = self.broker.lose = self.broker.announce = None
+        self.rosters.close()
+        for attendance in self._attendances.values():
+            attendance.close()
 
     def totals(self, terms: Terms) -> Totals:
         """Return what is counted of a topic.
@@ -82,6 +93,23 @@ class Exchange:
     def rooms(self, terms: Terms) -> Iterator[Room]:
         """Yield the rooms of a topic."""
         return (room for channel, room in self._rooms.items() if channel.topic == terms.name)
+
+    def attendance(self, terms: Terms, presence: Presence[Any]) -> Attendance:
+        """Return the seats of a topic that has a presence."""
+        self.totals(terms)
+        if terms.name not in self._attendances:
+            self._attendances[terms.name] = Attendance(presence, self.broker)
+        return self._attendances[terms.name]
+
+    @contextmanager
+    def heard_by(self, listener: Callable[[Publication], None], channel: Channel) -> Generator[None]:
+        """Have a plain call get what is published on a channel that is no topic's, for as long as the block lasts."""
+        self._listeners[channel] = listener
+        try:
+            yield
+        finally:
+            del self._listeners[channel]
+            self.broker.unsubscribe(channel)
 
     @contextmanager
     def inside(self, channel: Channel, terms: Terms, subscriber: Subscriber) -> Generator[None]:
@@ -126,16 +154,21 @@ class Exchange:
 
     def _deliver(self, channel: Channel, publication: Publication) -> None:
         room = self._rooms.get(channel)
-        if room is None:
-            return
         try:
+            if room is None:
+                if channel in self._listeners:
+                    self._listeners[channel](publication)
+                return
             room.note(publication)
-        except Exception:  # of `latest_by`, about a message from another process
+        except Exception:  # of `latest_by`, or about a message of another version, from another process
             _logger.exception("a message of the topic %s cannot be handed to anybody", channel.topic)
             return
         self._new[room] = None
         if self._idle:
             self._idle.wake()
+
+    def _lose(self, channel: Channel, _position: Position | None) -> None:
+        self.rosters.expire(channel)
 
     async def _fan_out(self, scope: trio.CancelScope) -> None:
         with scope:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TypeAlias, TypeVar, final
 
 import trio
-from attrs import define, field
+from attrs import Factory, define, field
 
 from streamrt.api import context
 from streamrt.api.endpoint import Endpoint
@@ -21,17 +21,19 @@ from streamrt.errors import APIError, CloseCode, Ended
 from streamrt.wire.transport import Disconnected, Transport
 
 from .admission import Admission, Admitted, Incoming
-from .broker import Broker
+from .broker import Broker, MemoryBroker
 from .connection import Connection
 from .exchange import Exchange, own_exchange
 from .scopes import lone_error
 from .session import connect, run_session
+from .users import Users
 
 Lifespan: TypeAlias = Callable[[trio.Nursery], AbstractAsyncContextManager[object]]
 """Entered before the first stream, left after the last; it is given a nursery for background tasks."""
 
 T = TypeVar("T")
 
+_UNCOUNTED = nullcontext()
 _logger = logging.getLogger("streamrt")
 current_host: ContextVar[Host] = ContextVar("streamrt.host")
 
@@ -43,6 +45,7 @@ class _Run:
 
     resources: object
     exchange: Exchange | None
+    users: Users | None
     left: trio.lowlevel.ParkingLot
     guests: int = 0
 
@@ -54,6 +57,10 @@ class _Run:
         finally:
             self.guests -= 1
             self.left.unpark_all()
+
+
+def _lone_users(host: Host) -> Users | None:
+    return None if host.admission.user is None else Users(Exchange(MemoryBroker()))
 
 
 @final
@@ -80,6 +87,22 @@ class Host:
     _changing: trio.Event | None = field(default=None, init=False)  # while the lifespan is entered or left
     _streams: dict[Connection, bool] = field(factory=lambda: dict[Connection, bool](), init=False)  # nested?
     _left: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
+    # Where there is no broker; such an app may take streams without running.
+    _users: Users | None = field(default=Factory(_lone_users, takes_self=True), init=False)
+
+    @property
+    def users(self) -> Users:
+        """The users of the app.
+
+        Raises:
+            RuntimeError: The app does not tell users apart, or is not running.
+        """
+        users = self._users if self._run is None else self._run.users
+        if users is None:
+            raise RuntimeError("this app does not tell users apart: say which one a caller is with App(user=...)")
+        if self._run is None and self.broker is not None:
+            raise RuntimeError("the app is not running, and so is not connected with others by its broker")
+        return users
 
     @property
     def streams(self) -> int:
@@ -117,8 +140,11 @@ class Host:
                 accepted = True
                 connection = connect(admitted, await accept(admitted), self.draining)
                 self._streams[connection] = incoming.nested
+                users, user = self._users if run is None else run.users, admitted.user
+                counted = None if users is None or user is None or incoming.nested else users.counted(user, connection)
                 try:
-                    await run_session(admitted, connection)
+                    with counted or _UNCOUNTED:
+                        await run_session(admitted, connection)
                 finally:
                     del self._streams[connection]
                     self._left.unpark_all()
@@ -169,10 +195,14 @@ class Host:
                         exchange = Exchange(self.broker)
                         stack.callback(exchange.close)
                         await stack.enter_async_context(self.broker.running())
+                    users = self._users
+                    if exchange is not None and users is not None:
+                        users = Users(exchange)
+                        await stack.enter_async_context(users.running(nursery))
                     resources = None
                     if self.lifespan is not None:
                         resources = await stack.enter_async_context(_within(exchange, self.lifespan(nursery)))
-                    self._run = run = _Run(resources, exchange, self._left)
+                    self._run = run = _Run(resources, exchange, users, self._left)
                     nursery.start_soon(self._drain_on_shutdown)
                     self._changed()
                     try:

@@ -7,7 +7,7 @@ publishes never waits for anyone who reads slowly.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Hashable, Mapping
-from contextlib import asynccontextmanager, closing
+from contextlib import AbstractContextManager, asynccontextmanager, closing, nullcontext
 from typing import Any, Generic, TypeVar, cast, final, get_args
 
 import trio
@@ -16,15 +16,20 @@ from attrs import frozen
 from streamrt.api import context
 from streamrt.api.stream import Stream, StreamInOut, StreamOut, port_of
 from streamrt.wire.codec import codec
+from streamrt.wire.graph import name_of
 from streamrt.wire.transport import Frame
 
-from .broker import Channel, History, Publication
+from .broker import RESERVED, Channel, History, Publication
+from .changes import Present
 from .connection import Connection
-from .exchange import current_exchange
+from .exchange import Exchange, current_exchange
+from .presence import A, Member, Presence
 from .room import Terms, WhenFull
 from .subscribers import Attachment, Subscription
 
 M = TypeVar("M")
+
+_NO_SEAT = nullcontext()
 
 
 @final
@@ -66,7 +71,7 @@ class TopicStatistics:
 
 
 @final
-class Topic(Generic[M]):
+class Topic(Generic[M, A]):
     """A broadcast of typed messages: what is published is heard by all who are attached or subscribed at that time.
 
     Each subscriber gets every message, in the order in which its publisher has published, at its own pace; what it
@@ -85,10 +90,11 @@ class Topic(Generic[M]):
             reaches everyone who reads.
         backlog_bytes: The same in bytes of JSON. Default 1 MiB. One message always fits.
         history: What is kept for those who come back, or come late. Default: nothing.
+        presence: What is told of who is attached. Default: nothing, and it costs nothing.
 
     Raises:
         TypeError: The messages cannot be carried; or `latest_by` is given, and `when_full` is not ``"latest"``.
-        ValueError: A limit is less than 1, or `when_full` is none of the four.
+        ValueError: A limit is less than 1, `when_full` is none of the four, or the name begins with ``streamrt:``.
 
     Example:
         said = Topic("chat.said", Said)
@@ -110,9 +116,12 @@ class Topic(Generic[M]):
         backlog: int = 16_384,
         backlog_bytes: int = 1 << 20,
         history: History | None = None,
+        presence: Presence[A] | None = None,
     ) -> None:
         if not name:
             raise ValueError("a topic needs a name")
+        if name.startswith(RESERVED):
+            raise ValueError(f"topic {name}: names that begin with {RESERVED!r} are streamrt's own")
         if when_full not in get_args(WhenFull):
             choices = ", ".join(map(repr, get_args(WhenFull)))
             raise ValueError(f"topic {name}: when_full is one of {choices}, not {when_full!r}")
@@ -122,6 +131,7 @@ class Topic(Generic[M]):
             if isinstance(limit, bool) or not isinstance(cast("object", limit), int) or limit < 1:
                 raise ValueError(f"topic {name}: {what} must be a whole number, 1 or more, not {limit!r}")
         self.name: str = name
+        self._presence = presence
         self._terms = Terms(
             name=name,
             codec=codec(message),
@@ -143,6 +153,9 @@ class Topic(Generic[M]):
         key: str = "",
         since: str | None = None,
         exclude_self: bool = False,
+        member: str | None = None,
+        about: A | None = None,
+        unseen: bool = False,
     ) -> AsyncGenerator[Attachment]:
         """Have a stream hear the topic until the block ends.
 
@@ -158,6 +171,10 @@ class Topic(Generic[M]):
                 Default: the position that the client has offered for this topic and key, if it speaks
                 ``streamrt.v1`` and comes back; each that it has offered is taken once.
             exclude_self: Whether the stream does not hear what is published by its own handler, or a task of that.
+            member: Whose stream it is, where the topic has a presence. Default: the user, as `App(user=...)` says; a
+                stream of nobody is not counted.
+            about: What is told about the member, where the presence has a type for that.
+            unseen: Whether the stream is not counted, whosever it is.
 
         Yields:
             Where the stream is in the history, and whether that was recovered.
@@ -165,15 +182,18 @@ class Topic(Generic[M]):
         Raises:
             BrokenResourceError: The stream has ended; `ClosedResourceError`: it was closed on this side.
             ResourceExhausted: The peer has not read for `send_timeout`.
-            TypeError: This is no stream of streamrt that messages go out on.
+            TypeError: This is no stream of streamrt that messages go out on; or `member` and `about` are not what the
+                topic's presence says.
+            EncodeError: What is told about the member does not fit the type that the presence has for it.
         """
         connection = _connection_of(stream)
         exchange, channel, history = current_exchange(), Channel(self.name, key), self._terms.history
         attachment = Attachment(connection, channel, self._terms, exclude_self=exclude_self)
+        seat = self._seat(exchange, key, member, about, unseen=unseen)
         if since is None and history is not None:
             since = connection.offered_position(channel)
         await connection.ready()
-        with exchange.inside(channel, self._terms, attachment), connection.fed_by(attachment):
+        with exchange.inside(channel, self._terms, attachment), connection.fed_by(attachment), seat:
             if history is not None:
                 attachment.hold()
             await exchange.broker.subscribe(channel)
@@ -201,6 +221,48 @@ class Topic(Generic[M]):
                 subscription.replay(await exchange.broker.replay(channel, since, history))
             yield subscription
 
+    @asynccontextmanager
+    async def presence(self, *, key: str = "") -> AsyncGenerator[Present[A]]:
+        """See who is attached, in all processes, until the block ends.
+
+        Args:
+            key: Under which key.
+
+        Yields:
+            The members, kept up to date; and a receive channel of what changes from here on.
+
+        Raises:
+            TypeError: The topic was declared without a presence.
+
+        Example:
+            async with said.presence(key=room) as presence:
+                await stream.send(Here(sorted(presence.members)))
+                async for change in presence:
+                    match change:
+                        case Joined(member): await stream.send(Came(member.name))
+                        case Left(member): await stream.send(Went(member.name))
+        """
+        declared, exchange = self._declared_presence(), current_exchange()
+        exchange.totals(self._terms)
+        await trio.lowlevel.checkpoint()
+        with exchange.rosters.inside(self._marked(key), declared) as roster:
+            await roster.sync()
+            present: Present[A] = Present(roster, declared.backlog)
+            with roster.read_by(present), closing(present):
+                yield present
+
+    async def members(self, *, key: str = "") -> Mapping[str, Member[A]]:
+        """Return who is attached now, in all processes, by name; see `presence`.
+
+        Args:
+            key: Under which key.
+
+        Raises:
+            TypeError: The topic was declared without a presence.
+        """
+        async with self.presence(key=key) as presence:
+            return presence.members
+
     async def publish(self, message: M, *, key: str = "", exclude: Stream | None = None) -> None:
         """Send a message to everyone who is attached or subscribed.
 
@@ -224,6 +286,36 @@ class Topic(Generic[M]):
             name=name,
         )
         await current_exchange().publish(Channel(self.name, key), terms, publication)
+
+    def _declared_presence(self) -> Presence[A]:
+        if self._presence is None:
+            raise TypeError(f"topic {self.name} has no presence: declare it with Topic(..., presence=Presence())")
+        return self._presence
+
+    def _marked(self, key: str) -> Channel:
+        """Return where the members of a key are marked."""
+        return Channel(f"{RESERVED}presence:{self.name}", key)
+
+    def _seat(
+        self, exchange: Exchange, key: str, member: str | None, about: A | None, *, unseen: bool
+    ) -> AbstractContextManager[None]:
+        """Return what counts a stream, or a block that does nothing."""
+        if self._presence is None and member is None and about is None:
+            return _NO_SEAT
+        presence = self._declared_presence()
+        if member == "":
+            raise ValueError(f"topic {self.name}: a member needs a name")
+        if about is not None and not presence.tells:
+            raise TypeError(f"topic {self.name}: its presence tells nothing about a member; Presence(...) takes a type")
+        if member is None:
+            member = context.user.get()
+        if member is None or unseen:
+            return _NO_SEAT
+        if about is None and presence.tells:
+            expected = name_of(presence.about)
+            raise TypeError(f"topic {self.name}: its presence tells {expected} of a member: attach(..., about=...)")
+        encoded = presence.encode_about(about)
+        return exchange.attendance(self._terms, presence).seated(self._marked(key), member, encoded)
 
     def statistics(self) -> TopicStatistics:
         """Return what is counted of the topic."""

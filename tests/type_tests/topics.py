@@ -7,11 +7,19 @@ from typing import assert_type
 from attrs import frozen
 
 from streamrt import (
+    APIError,
     App,
     Attachment,
+    Changed,
     Client,
     History,
+    Joined,
+    Left,
+    Member,
     MemoryBroker,
+    OpenStream,
+    Presence,
+    Present,
     Service,
     StreamIn,
     StreamInOut,
@@ -90,3 +98,43 @@ async def listen(client: Client) -> None:
     assert_type(said.statistics().keys["room"].dropped, int)
     async with client.open(chat) as talk, said.attach(talk):  # type: ignore[arg-type]
         pass
+
+
+@frozen
+class Profile:
+    nick: str
+
+
+met = Topic("met", Said, presence=Presence(Profile, leave_after=10, backlog=10))
+seen = Topic("seen", Said, presence=Presence())
+assert_type(met, Topic[Said, Profile])
+assert_type(seen, Topic[Said])
+Presence(leave_after="5")  # type: ignore[arg-type]
+
+
+@service.stream_out(expose=True)
+async def meet(stream: StreamOut[Said]) -> None:
+    async with met.attach(stream, member="ada", about=Profile("Ada")), met.presence(key="room") as present:
+        assert_type(present, Present[Profile])
+        assert_type(present.members["ada"], Member[Profile])
+        assert_type(await present.receive(), Joined[Profile] | Left[Profile] | Changed[Profile])
+        async for change in present:
+            match change:
+                case Joined(member) | Left(member):
+                    assert_type(member.about.nick, str)
+                case Changed(member, before):
+                    assert_type((member.connections, before), tuple[int, Member[Profile]])
+    async with met.attach(stream, member="ada", about="Ada"):  # type: ignore[arg-type]
+        pass
+    async with seen.attach(stream, member=3):  # type: ignore[arg-type]
+        pass
+    assert_type((await seen.members())["ada"].about, None)
+
+
+async def reach(said_by: Said) -> None:
+    app = App(service, user=lambda user: user.id)
+    assert_type(await app.streams("ada"), list[OpenStream])
+    assert_type(await app.streams(user="ada"), list[OpenStream])
+    assert_type(await app.disconnect("ada", APIError.permission_denied("banned")), int)
+    await app.disconnect("ada", "banned")  # type: ignore[arg-type]
+    await app.disconnect("ada")  # type: ignore[call-arg]

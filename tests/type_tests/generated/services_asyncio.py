@@ -1495,6 +1495,16 @@ class Here(TypedDict):
     kind: Literal["here"]
 
 
+class Members(TypedDict):
+    """Who is in a private room.
+
+    Args:
+        names: Each once, with however many tabs, and for five seconds after the last of them; in order.
+    """
+
+    names: list[str]
+
+
 class Price(TypedDict):
     """What something costs now.
 
@@ -1616,6 +1626,18 @@ class ChatService:
             query={"since": since, "echo": echo},
         )
         return StreamInOut(self._dialer, target, options)
+
+    def members(self, *, names: str, **options: Unpack[StreamOptions]) -> StreamIn[Members]:
+        """Tell those who are named in a room's path who is there: at once, and when somebody comes or goes.
+
+        `/private-chat/{names}/members`. It is only for callers with credentials: see `ClientOptions.headers`.
+
+        Args:
+            names: Who may enter it, with plus signs between the names.
+            **options: See `StreamOptions`.
+        """
+        target = StreamTarget(f"/private-chat/{path_segment('names', names)}/members")
+        return StreamIn(self._dialer, target, options)
 
 
 class TickerService:

@@ -182,6 +182,17 @@ class Here:
 
 
 @attrs.frozen
+class Members:
+    """Who is in a private room.
+
+    Args:
+        names: Each once, with however many tabs, and for five seconds after the last of them; in order.
+    """
+
+    names: list[str]
+
+
+@attrs.frozen
 class Price:
     """What something costs now.
 
@@ -255,6 +266,17 @@ class Room:
     echo: bool = False
 
 
+@attrs.frozen
+class Named:
+    """The handshake of the members of a private room.
+
+    Args:
+        names: Who may enter it, with plus signs between the names.
+    """
+
+    names: str
+
+
 @remote("streaming")
 class streaming:
     """The streams of the service `streaming`."""
@@ -300,6 +322,11 @@ class chat:
     """Talk in a room that only those enter who are named in its path; hear first what was said before.
 
     `/private-chat/{names}`. It is only for callers with credentials: see `Client`.
+    """
+    members: Annotated[StreamOutEndpoint[Named, Members], "/private-chat/{names}/members"]
+    """Tell those who are named in a room's path who is there: at once, and when somebody comes or goes.
+
+    `/private-chat/{names}/members`. It is only for callers with credentials: see `Client`.
     """
 
 
