@@ -75,9 +75,15 @@ export interface StreamEvents {
     lost?(error: StreamError, pause: number): void;
     /** There is a connection again. The handler has started afresh. */
     back?(): void;
-    /** Whether everything follows that a topic has published meanwhile; if not, the program has a gap. */
+    /**
+     * Whether everything follows that a topic has published meanwhile; if not, the program has a gap. Not so as well when
+     * the server itself may have missed some.
+     */
     recovered?(topic: string, key: string, recovered: boolean): void;
-    /** This client has read too slowly, and the topic has left out so many messages. */
+    /**
+     * This client has read too slowly, and the topic has left out so many messages; 0 when it is the server that may have
+     * missed some, and nobody knows how many.
+     */
     gap?(topic: string, key: string, missed: number): void;
     /** The server restarts, and closes this stream within so many seconds. */
     draining?(within: number): void;

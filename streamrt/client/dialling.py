@@ -21,7 +21,7 @@ from streamrt.wire.dialect import RESUME, Headers, render_positions
 from streamrt.wire.transport import PullTransport
 
 from .connector import Connector, Target, header_lines
-from .events import Tell, event_of
+from .events import Interpreter, Tell
 from .watching import WatchedTransport
 
 
@@ -139,7 +139,7 @@ class Dialler:
                     side="client",
                     takes_input=call.takes_input,
                     grace=grace,
-                    told=told or _telling(call.tell, set(offered)),
+                    told=told or _telling(call.tell, offered),
                 )
                 async with connection.open():
                     yield connection
@@ -174,12 +174,14 @@ def _resuming(offered: Mapping[tuple[str, str], str]) -> Headers:
     return [(RESUME, render_positions((*channel, at) for channel, at in offered.items()))] if offered else []
 
 
-def _telling(tell: Tell | None, asked: set[tuple[str, str]]) -> Callable[[Notice | Drain], None] | None:
+def _telling(tell: Tell | None, offered: Iterable[tuple[str, str]]) -> Callable[[Notice | Drain], None] | None:
     if tell is None:
         return None
 
+    interpreter = Interpreter(offered)
+
     def told(what: Notice | Drain) -> None:
-        if (event := event_of(what, asked)) is not None:
+        if (event := interpreter.event(what)) is not None:
             tell(event)
 
     return told

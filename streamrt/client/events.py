@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeAlias, final
 
 from attrs import frozen
@@ -37,6 +37,8 @@ class Back:
 class Recovered:
     """The stream hears a topic again, or goes on where another was; comes in line with the messages.
 
+    It also comes, with `recovered` false, when the server itself may have missed some.
+
     Args:
         topic: The name of the topic.
         key: The key under which it is heard.
@@ -56,7 +58,7 @@ class Gap:
     Args:
         topic: The name of the topic.
         key: The key under which it is heard.
-        missed: How many.
+        missed: How many; 0 when it is the server that may have missed some, and nobody knows how many.
     """
 
     topic: str
@@ -82,20 +84,30 @@ StreamEvent: TypeAlias = Lost | Back | Recovered | Gap | Draining
 Tell: TypeAlias = Callable[[StreamEvent], object]
 
 
-def event_of(told: Notice | Drain, asked: set[tuple[str, str]]) -> StreamEvent | None:
-    """Return what a control of the server is to the program; None when that is nothing.
+@final
+class Interpreter:
+    """Says what the controls of one connection are to its program.
 
     Args:
-        told: The control.
-        asked: The topics and keys whose position was offered, and of which nothing has been heard yet.
+        offered: The topics and keys whose position was offered.
     """
-    match told:
-        case Drain(within):
-            return Draining(within)
-        case ToldGap(topic, key, missed):
-            return Gap(topic, key, missed)
-        case Position(topic, key, recovered=bool(recovered)) if (topic, key) in asked:
-            asked.remove((topic, key))
-            return Recovered(topic, key, recovered)
-        case _:
-            return None
+
+    def __init__(self, offered: Iterable[tuple[str, str]] = ()) -> None:
+        self._asked = set(offered)  # and of which nothing has been heard yet
+        self._begun = set[tuple[str, str]]()
+
+    def event(self, told: Notice | Drain) -> StreamEvent | None:
+        """Return what a control is to the program; None when that is nothing."""
+        match told:
+            case Drain(within):
+                return Draining(within)
+            case ToldGap(topic, key, missed):
+                return Gap(topic, key, missed)
+            case Position(topic, key, recovered=bool(recovered)):
+                # The first says how the topic begins, which is news to who has asked; a later one, that it broke off.
+                channel = (topic, key)
+                is_news = channel in self._asked if channel not in self._begun else not recovered
+                self._begun.add(channel)
+                return Recovered(topic, key, recovered) if is_news else None
+            case _:
+                return None

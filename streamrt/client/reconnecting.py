@@ -32,7 +32,7 @@ from streamrt.wire.transport import Frame, Payload, payload_size
 from streamrt.wire.waiting import Waiting
 
 from .dialling import Call, Dialler
-from .events import Back, Lost, StreamEvent, event_of
+from .events import Back, Interpreter, Lost, StreamEvent
 from .reconnect import Reconnect, Retries
 
 _POSITIONS = 64
@@ -95,7 +95,7 @@ class ReconnectingPort(Port):
         self._whereabouts = Whereabouts()  # of what was received
         self._arrived = Whereabouts()  # of what has come
         self._arrived.positions = {(at.topic, at.key): at for at in resume}
-        self._asked: set[tuple[str, str]] = set()
+        self._interpreter = Interpreter()  # of what this connection is told
         self._drained_at = -math.inf
         self._error: APIError | None = None  # what the stream has ended with
         self._closed = False  # this end has closed the stream
@@ -252,7 +252,7 @@ class ReconnectingPort(Port):
     def _told(self, what: Notice | Drain) -> None:
         if isinstance(what, Drain):
             self._drained_at = trio.current_time() + what.within
-            self._tell(event_of(what, self._asked))
+            self._tell(self._interpreter.event(what))
         elif self._rest:
             self._rest.extend((self._arrive(what),))
         else:
@@ -260,7 +260,7 @@ class ReconnectingPort(Port):
 
     def _arrive(self, notice: Notice) -> _Noted:
         self._arrived.note(notice)
-        return _Noted(notice, event_of(notice, self._asked))
+        return _Noted(notice, self._interpreter.event(notice))
 
     def _note(self, noted: _Noted) -> None:
         self._whereabouts.note(noted.notice)
@@ -282,7 +282,7 @@ class ReconnectingPort(Port):
     async def _connect(self, task_status: trio.TaskStatus[None]) -> float | None:
         """Have one connection until it ends; return the seconds to the next attempt, None if there is none."""
         positions = [at for at in self._arrived.positions.values() if at.position is not None][-_POSITIONS:]
-        self._asked = {(at.topic, at.key) for at in positions}
+        self._interpreter = Interpreter((at.topic, at.key) for at in positions)
         self._drained_at = -math.inf
         connection: Connection | None = None
         try:

@@ -262,7 +262,9 @@ class StreamSession {
     #input = null;
     #ending = null;
     #endSent = false;
+    /** Topics and keys whose position was offered, and those of which this connection has heard. */
     #asked = new Set();
+    #begun = new Set();
     #batch = null;
     #error = null;
     #drainedAt = null;
@@ -383,6 +385,7 @@ class StreamSession {
         }
         this.#rejected = false;
         this.#asked = new Set(this.#positions.keys());
+        this.#begun = new Set();
         const resume = [...this.#positions.values()];
         try {
             this.#listen(this.#dialer.dial(this.#target, {
@@ -541,9 +544,14 @@ class StreamSession {
         if (messages > 0 && this.#input !== null) {
             throw new BrokenProtocol("a position came behind the end of the messages");
         }
-        const asked = recovered !== null && this.#asked.delete(nameOf(at));
-        if (asked) {
-            this.#inLine(() => this.#events.recovered?.(at.topic, at.key, recovered));
+        if (recovered !== null) {
+            // The first says how the topic begins, which is news only to who has asked; a later one, that it broke off.
+            const name = nameOf(at);
+            const isNews = this.#begun.has(name) ? !recovered : this.#asked.has(name);
+            this.#begun.add(name);
+            if (isNews) {
+                this.#inLine(() => this.#events.recovered?.(at.topic, at.key, recovered));
+            }
         }
         if (messages === 0) {
             this.#reach(at);

@@ -158,9 +158,15 @@ export interface StreamEvents {
   lost?(error: StreamError, pause: number): void;
   /** There is a connection again. The handler has started afresh. */
   back?(): void;
-  /** Whether everything follows that a topic has published meanwhile; if not, the program has a gap. */
+  /**
+   * Whether everything follows that a topic has published meanwhile; if not, the program has a gap. Not so as well when
+   * the server itself may have missed some.
+   */
   recovered?(topic: string, key: string, recovered: boolean): void;
-  /** This client has read too slowly, and the topic has left out so many messages. */
+  /**
+   * This client has read too slowly, and the topic has left out so many messages; 0 when it is the server that may have
+   * missed some, and nobody knows how many.
+   */
   gap?(topic: string, key: string, missed: number): void;
   /** The server restarts, and closes this stream within so many seconds. */
   draining?(within: number): void;
@@ -459,7 +465,9 @@ class StreamSession {
   #input: { failure: unknown } | null = null;
   #ending: Promise<void> | null = null;
   #endSent = false;
+  /** Topics and keys whose position was offered, and those of which this connection has heard. */
   #asked = new Set<string>();
+  #begun = new Set<string>();
   #batch: HeldBatch | null = null;
   #error: StreamError | null = null;
   #drainedAt: number | null = null;
@@ -585,6 +593,7 @@ class StreamSession {
     }
     this.#rejected = false;
     this.#asked = new Set(this.#positions.keys());
+    this.#begun = new Set();
     const resume = [...this.#positions.values()];
     try {
       this.#listen(
@@ -748,9 +757,14 @@ class StreamSession {
     if (messages > 0 && this.#input !== null) {
       throw new BrokenProtocol("a position came behind the end of the messages");
     }
-    const asked = recovered !== null && this.#asked.delete(nameOf(at));
-    if (asked) {
-      this.#inLine(() => this.#events.recovered?.(at.topic, at.key, recovered));
+    if (recovered !== null) {
+      // The first says how the topic begins, which is news only to who has asked; a later one, that it broke off.
+      const name = nameOf(at);
+      const isNews = this.#begun.has(name) ? !recovered : this.#asked.has(name);
+      this.#begun.add(name);
+      if (isNews) {
+        this.#inLine(() => this.#events.recovered?.(at.topic, at.key, recovered));
+      }
     }
     if (messages === 0) {
       this.#reach(at);

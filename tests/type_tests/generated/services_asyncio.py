@@ -196,7 +196,10 @@ class Back:
 @final
 @dataclass(frozen=True)
 class Recovered:
-    """Whether everything follows that a topic has published meanwhile; if not, the program has a gap."""
+    """Whether everything follows that a topic has published meanwhile; if not, the program has a gap.
+
+    Not so as well when the server itself may have missed some.
+    """
 
     topic: str
     key: str
@@ -206,7 +209,10 @@ class Recovered:
 @final
 @dataclass(frozen=True)
 class Gap:
-    """This client has read too slowly, and the topic has left out so many messages."""
+    """This client has read too slowly, and the topic has left out so many messages.
+
+    0 when it is the server that may have missed some, and nobody knows how many.
+    """
 
     topic: str
     key: str
@@ -696,7 +702,8 @@ class _Session:
         self._input_ended = False
         self._failure: Exception | None = None
         self._positions: dict[tuple[str, str], _Whereabouts] = {}
-        self._asked: set[tuple[str, str]] = set()
+        self._asked: set[tuple[str, str]] = set()  # topics and keys whose position was offered
+        self._begun: set[tuple[str, str]] = set()  # and those of which this connection has heard
         self._batch: _Batch | None = None
         self._error: StreamError | None = None
         self._drained_at: float | None = None
@@ -882,7 +889,7 @@ class _Session:
         except Exception as cause:  # noqa: BLE001 - it is told to the program
             return _lost("unavailable", f"the headers could not be had: {cause!r}", cause)
         self._rejected = False
-        self._asked = set(self._positions)
+        self._asked, self._begun = set(self._positions), set()
         entries = [{"topic": at.topic, "key": at.key, "position": at.position} for at in self._positions.values()]
         resume = json.dumps(entries, separators=(",", ":")) if entries else None
         try:
@@ -1014,9 +1021,13 @@ class _Session:
         recovered = control.truth("recovered") if control.has("recovered") else None
         if messages and self._input_ended:
             raise _BrokenProtocolError("a position came behind the end of the messages")
-        if recovered is not None and (at.topic, at.key) in self._asked:
-            self._asked.remove((at.topic, at.key))
-            self._in_line(Recovered(at.topic, at.key, recovered))
+        if recovered is not None:
+            # The first says how the topic begins, which is news only to who has asked; a later one, that it broke off.
+            name = (at.topic, at.key)
+            is_news = not recovered if name in self._begun else name in self._asked
+            self._begun.add(name)
+            if is_news:
+                self._in_line(Recovered(at.topic, at.key, recovered))
         if messages:
             self._batch = _Batch(at, messages)
         else:
