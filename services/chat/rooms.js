@@ -10,7 +10,7 @@ import { Client } from "/client.js";
 import { elements, statusIn } from "/page.js";
 
 const [enter, name, names, go, leave] = elements("enter", "name", "names", "go", "leave");
-const [line, list, say, message, send] = elements("status", "said", "say", "message", "send");
+const [line, here, list, say, message, send] = elements("status", "here", "said", "say", "message", "send");
 const status = statusIn(line);
 name.value = new URLSearchParams(location.search).get("name") ?? "ada";
 
@@ -21,7 +21,7 @@ enter.addEventListener("submit", (event) => {
 
 async function talk(me, room) {
   const { chat } = new Client(location.origin, { headers: { authorization: `Bearer ${me}` } });
-  const catching = new AbortController(); // ends what asks for the past
+  const others = new AbortController(); // ends the streams beside the first: of the past, and of who is here
   const heard = new Set();
   const unheard = new Map(); // my messages, by id
   const mine = crypto.getRandomValues(new Uint32Array(2)).join("-"); // ids of this tab begin with it
@@ -48,6 +48,7 @@ async function talk(me, room) {
 
   try {
     for await (const next of stream) {
+      if (past === null) void watch();
       past ??= catchUp(); // the first message says that what is new is heard: now nothing falls between
       await past;
       hear(next);
@@ -62,7 +63,17 @@ async function talk(me, room) {
 
   function end() {
     void stream.close();
-    catching.abort();
+    others.abort();
+  }
+
+  async function watch() {
+    try {
+      for await (const { names } of chat.members({ names: room }, { reconnect: true, signal: others.signal })) {
+        here.textContent = `Here: ${names.join(", ")}`;
+      }
+    } catch {
+      here.textContent = "";
+    }
   }
 
   function put(whisper) {
@@ -84,7 +95,7 @@ async function talk(me, room) {
   }
 
   async function catchUp() {
-    const before = chat.privateChat({ names: room, since: "oldest" }, { reconnect: true, signal: catching.signal });
+    const before = chat.privateChat({ names: room, since: "oldest" }, { reconnect: true, signal: others.signal });
     try {
       for await (const next of before) {
         if (next.kind === "here") break; // it comes behind all that was kept

@@ -298,6 +298,19 @@ async def test_a_server_that_restarts_is_waited_for(browser: Browser) -> None:
         await tab.sees(STATUS, "closed")
 
 
+async def test_all_in_a_room_see_who_is_there(browser: Browser) -> None:
+    async with serving() as url:
+        ada = await entered(browser, url, "ada")
+        await ada.sees("#here", ["Here: ada"])
+        bob = await entered(browser, url, "bob")
+        for tab in (ada, bob):
+            await tab.sees("#here", ["Here: ada, bob"])
+        await bob.close()
+        await ada.sees("#here", ["Here: ada"])
+        await ada.press("Leave")
+        await ada.sees("#here", [""])
+
+
 async def entered(browser: Browser, url: str, name: str) -> Tab:
     """Open a tab on the room of ada and bob, and enter."""
     tab = await browser.open(f"{url}/rooms?name={name}")
