@@ -19,7 +19,7 @@ from attrs import define
 
 from streamrt.wire.waiting import Waiting
 
-from .broker import Broker, Channel, MemoryBroker, Publication
+from .broker import Broker, Channel, MemoryBroker, Position, Publication
 from .room import Room, Subscriber, Terms
 
 _TURN = 64
@@ -55,7 +55,7 @@ class Exchange:
     def __init__(self, broker: Broker) -> None:
         if broker.deliver is not None:
             raise ValueError("this broker belongs to another app that is running; give each app one of its own")
-        broker.deliver = self._deliver
+        broker.deliver, broker.lose, broker.settle = self._deliver, self._lose, self._settle
         self.broker: Broker = broker
         self._rooms: dict[Channel, Room] = {}
         self._totals: dict[str, Totals] = {}
@@ -67,7 +67,7 @@ class Exchange:
 
     def close(self) -> None:
         """Let go of the broker."""
-        self.broker.deliver = None
+        self.broker.deliver = self.broker.lose = self.broker.settle = None
 
     def totals(self, terms: Terms) -> Totals:
         """Return what is counted of a topic.
@@ -136,6 +136,17 @@ class Exchange:
         self._new[room] = None
         if self._idle:
             self._idle.wake()
+
+    def _lose(self, channel: Channel, position: Position | None) -> None:
+        room = self._rooms.get(channel)
+        if room is not None:
+            room.lose(position)
+
+    async def _settle(self) -> None:
+        await trio.lowlevel.checkpoint()
+        for room in list(self._new):
+            while room.full and self._rooms.get(room.channel) is room:
+                await room.emptied.wait()
 
     async def _fan_out(self, scope: trio.CancelScope) -> None:
         with scope:

@@ -4,6 +4,7 @@ A broker that delivers late is given its time: a test waits for messages, and be
 for another that was published after it.
 """
 
+import secrets
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -14,8 +15,10 @@ import trio
 from trio.testing import MockClock
 
 from streamrt import History, MemoryBroker
+from streamrt.brokers import RedisBroker
 from streamrt.runtime.broker import Broker, Channel, Position, Publication
 from streamrt.wire.transport import Frame
+from tests.brokers.servers import Server
 
 ROOM, OTHER = Channel("chat", "lobby"), Channel("chat", "kitchen")
 HISTORY = History()
@@ -98,10 +101,29 @@ async def memory() -> AsyncGenerator[Process]:
         yield Process(broker)
 
 
-@pytest.fixture(params=[Kind(memory, rate=0)], ids=lambda kind: kind.opens.__name__)
+def over(server: Server) -> Callable[[], AbstractAsyncContextManager[Process]]:
+    @asynccontextmanager
+    async def opens() -> AsyncGenerator[Process]:
+        broker = RedisBroker(server.url, prefix=secrets.token_hex(4))
+        async with broker.running():
+            yield Process(broker)
+
+    return opens
+
+
+SERVERS = ("valkey", "redis")
+
+
+@pytest.fixture(params=["memory", *SERVERS])
 def kind(request: pytest.FixtureRequest) -> Kind:
-    kind: Kind = request.param
-    return kind
+    if request.param == "memory":
+        return Kind(memory, rate=0)
+    return Kind(over(request.getfixturevalue(request.param)), rate=1)
+
+
+slow_over_servers = pytest.mark.parametrize(
+    "kind", ["memory", *(pytest.param(server, marks=pytest.mark.slow) for server in SERVERS)], indirect=True
+)
 
 
 @pytest.fixture
@@ -417,6 +439,7 @@ async def test_a_history_is_bounded_in_bytes_and_one_message_always_fits(process
     assert await process.missed(History.OLDEST, history=small) == (["f"], True)
 
 
+@slow_over_servers
 async def test_a_history_is_bounded_in_time(process: Process, clock: MockClock) -> None:
     start = await process.keep("1", history=BRIEF)
     await pass_time(clock, 1.25)
@@ -432,6 +455,7 @@ async def test_a_history_is_bounded_in_time(process: Process, clock: MockClock) 
     assert await process.missed(end, history=BRIEF) == ([], True)
 
 
+@slow_over_servers
 async def test_a_history_that_was_forgotten_recovers_nothing(process: Process, clock: MockClock) -> None:
     start = await process.keep(history=BRIEF)
     position = await process.keep("1", history=BRIEF)
@@ -447,6 +471,7 @@ async def test_a_history_that_was_forgotten_recovers_nothing(process: Process, c
     assert await process.missed(History.OLDEST, history=BRIEF) == (["3", "4"], True)
 
 
+@slow_over_servers
 async def test_a_history_is_forgotten_by_its_own_time_and_not_by_that_of_another(
     process: Process, clock: MockClock
 ) -> None:
@@ -460,6 +485,7 @@ async def test_a_history_is_forgotten_by_its_own_time_and_not_by_that_of_another
     assert await process.missed(position, channel=long) == (["2"], True)
 
 
+@slow_over_servers
 async def test_a_history_that_somebody_asks_for_is_not_forgotten(process: Process, clock: MockClock) -> None:
     position = await process.keep("1", history=BRIEF)
     for _ in range(3):
@@ -470,6 +496,7 @@ async def test_a_history_that_somebody_asks_for_is_not_forgotten(process: Proces
     assert await process.missed(position, history=BRIEF) == (["2"], True)
 
 
+@slow_over_servers
 async def test_each_of_a_thousand_keys_has_a_history_of_its_own(process: Process) -> None:
     channels = [Channel("chat", str(number)) for number in range(1000)]
     positions = [await process.keep(channel.key, "x", channel=channel) for channel in channels]
