@@ -115,7 +115,7 @@ logging.getLogger("coredis").addFilter(_is_not_ours)
 
 
 class _Wire(TCPConnection):
-    """A connection of coredis, and the two things of it that only a subclass can reach."""
+    """A connection of coredis, and the things of it that only a subclass can reach."""
 
     async def pushed(self) -> list[list[Any]]:
         """Wait for something that is pushed; return all that has been."""
@@ -124,6 +124,18 @@ class _Wire(TCPConnection):
         while self._push_message_buffer_in.statistics().current_buffer_used:
             pushed.append(cast("list[Any]", buffer.receive_nowait()))
         return pushed
+
+    def release(self) -> None:
+        """Close what coredis leaves open when it has not been connected."""
+        for stream in (
+            self._write_buffer_in,
+            self._write_buffer_out,
+            self._push_message_buffer_in,
+            self._push_message_buffer_out,
+            self._streamed_message_buffer_in,
+            self._streamed_message_buffer_out,
+        ):
+            stream.close()
 
     @property
     def last_error(self) -> BaseException | None:
@@ -170,18 +182,20 @@ class Connection:
             Lost: The connection cannot be made, or has ended.
         """
         _is_ours.set(True)
+        patience = trio.CancelScope(relative_deadline=self._timeout)
         try:
             async with trio.open_nursery() as nursery:
-                with trio.move_on_after(self._timeout) as patience:
+                with patience:
                     await nursery.start(self._wire.run)
-                if patience.cancelled_caught:
-                    raise TimeoutError(f"no answer within {self._timeout:g} s")
                 task_status.started()
         except (Exception, BaseExceptionGroup) as caught:
             if any(not isinstance(leaf, (Exception, trio.Cancelled)) for leaf in leaves(caught)):
                 raise
             await trio.lowlevel.checkpoint_if_cancelled()  # coredis puts an error of its own in the place of that
-            raise Lost(f"{self}: {_reason(caught)}") from None
+            reason = f"no answer within {self._timeout:g} s" if patience.cancel_called else _reason(caught)
+            raise Lost(f"{self}: {reason}") from None
+        finally:
+            self._wire.release()
         raise self._lost()
 
     def _lost(self) -> Lost:
@@ -261,4 +275,4 @@ def _reason(error: BaseException) -> str:
     error = next(leaf for leaf in leaves(error) if isinstance(leaf, Exception))
     while error.__cause__ is not None:
         error = next(leaves(error.__cause__))
-    return str(error) or type(error).__name__
+    return str(error) or "the connection was closed"  # by the other end, which has no text

@@ -25,24 +25,15 @@ class Servers:
 
     Args:
         primaries: The servers that take what is written; the first is as good as any.
-        slots: In a cluster: the number of the primary that has a slot; -1 for none.
+        slots: In a cluster: the number of the primary that has a slot.
     """
 
     primaries: Sequence[Place]
     slots: Sequence[int] = ()
 
     def of(self, tag: bytes) -> int:
-        """Return the number of the primary that has the keys with this hash tag.
-
-        Raises:
-            Refused: There is none.
-        """
-        if not self.slots:
-            return 0
-        slot = crc_hqx(tag, 0) % SLOTS
-        if self.slots[slot] < 0:
-            raise Refused(f"no node of the cluster has the slot {slot}")
-        return self.slots[slot]
+        """Return the number of the primary that has the keys with this hash tag."""
+        return self.slots[crc_hqx(tag, 0) % SLOTS] if self.slots else 0
 
 
 async def find(address: Address, options: Options) -> Servers:
@@ -94,6 +85,6 @@ def _read_slots(asked: Place, answer: Sequence[Sequence[Any]]) -> Servers:
     for first, last, (host, port, *_), *_ in answer:
         place = (host.decode() if host else asked[0], int(port))
         slots[first : last + 1] = [places.setdefault(place, len(places))] * (last + 1 - first)
-    if not places:
-        raise Lost("the cluster has no slots")
+    if -1 in slots:
+        raise Lost(f"the cluster has no node for {slots.count(-1)} of its slots")
     return Servers(list(places), slots)

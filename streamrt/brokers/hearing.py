@@ -190,11 +190,16 @@ class Hearing:
         held, ear.held, ear.missed_some = ear.held or (), None, False
         if self.ears.get(ear.channel) is not ear:
             return
+        ear.last = replay.position
         if replay.recovered:
             self._hand_on(ear, replay.publications)
         else:
-            self._lost(ear, replay.position)
-        ear.last = replay.position
+            for envelope in held:  # what has come since is not lost, though the history may have it already
+                first = envelope.first
+                if first is not None and first.epoch == ear.last.epoch and first.offset <= ear.last.offset:
+                    ear.last = Position(first.epoch, first.offset - 1)
+                    break
+            self._lost(ear, ear.last)
         for envelope in held:
             self._take(ear, envelope, asked=True)
 

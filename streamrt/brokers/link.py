@@ -86,10 +86,10 @@ class Link:
                 task_status.started()
         except BaseExceptionGroup as group:
             errors = [leaf for leaf in leaves(group) if not isinstance(leaf, trio.Cancelled)]
-            lost = [error for error in errors if isinstance(error, Lost)]
-            if not lost or len(lost) < len(errors):
+            if not errors:
                 raise
-            raise lost[0] from None
+            faults = [error for error in errors if not isinstance(error, Lost)]
+            raise (faults or errors)[0] from None
 
     async def _connect(self, nursery: trio.Nursery) -> None:
         self._hearing.begin()
@@ -128,7 +128,7 @@ class Link:
         return await self._answer(self._ask_history(channel, mode, since, history), history)
 
     def _pipe(self, channel: Channel) -> Pipe:
-        if len(self._pipes) == 1:
+        if len(self._pipes) == 1:  # so that nobody has to know what it is called there
             return self._pipes[0]
         return self._pipes[self._servers.of(self._names.keys(channel).tag)]
 
@@ -158,7 +158,10 @@ class Link:
         assert self._ear is not None
         hearing = self._hearing
         while True:
-            pushed = await self._ear.pushed()
+            try:
+                pushed = await self._ear.pushed()
+            except Lost as lost:
+                raise self._because(lost) from None
             for kind, name, content in pushed:
                 if kind == b"message":
                     if name == self._names.beat:
@@ -234,7 +237,13 @@ class Link:
                 for connection, before in zip(self._connections, read, strict=True):
                     busy = self._is_busy and connection is self._ear
                     if connection.bytes_read == before and not busy:
-                        raise Lost(f"{connection}: nothing came for {self._options.timeout:g} s")
+                        raise self._because(Lost(f"{connection}: nothing came for {self._options.timeout:g} s"))
+
+    def _because(self, lost: Lost) -> Lost:
+        """Have those who wait for other connections told why they end too."""
+        for pipe in self._pipes:
+            pipe.reason = lost
+        return lost
 
     @property
     def _connections(self) -> Sequence[Connection]:

@@ -270,6 +270,8 @@ class Pipe:
         self._open: dict[tuple[Channel, History | None], Bundle] = {}  # of those, which take more messages
         self._idle = Waiting()
         self._closed = False
+        self.reason: Lost = Lost("the broker is no longer running")
+        """Why it is cancelled, when it is."""
 
     async def publish(self, channel: Channel, publication: Publication, history: History | None) -> None:
         """Have a message published; see `Bundle.join`."""
@@ -297,7 +299,6 @@ class Pipe:
             Lost: The connection is over, or the server is no longer the right one.
         """
         under_way: list[Errand] = []
-        reason = Lost("the connection was given up")
         try:
             while True:
                 while not self._queue:
@@ -316,21 +317,21 @@ class Pipe:
                     else:
                         errand.finish(outcome.Error(answer) if isinstance(answer, Refused) else outcome.Value(answer))
                     if isinstance(answer, Elsewhere):
-                        reason = Lost(str(answer))
+                        self.reason = Lost(str(answer))
                         faults.add(Elsewhere)
                 under_way = []
                 self._queue[:0] = again
                 if Elsewhere in faults:
-                    raise reason
+                    raise self.reason
                 if NoScript in faults:
                     await self.load()
         except Lost as lost:
-            reason = lost
+            self.reason = lost
             raise
         finally:
             self._closed = True
             for errand in under_way:
-                errand.finish(outcome.Error(reason))
+                errand.finish(outcome.Error(self.reason))
             for errand in self._queue:
                 errand.finish(outcome.Error(Unsent()))
 

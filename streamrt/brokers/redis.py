@@ -205,18 +205,21 @@ class RedisBroker(Broker):
         """Connect, and be connected until that is over; return how many seconds that was, None if it never was."""
         link = Link(self._address, self._options, self._hearing, self._settled, self._interval)
         begin: float | None = None
+        lasted: float | None = None
         try:
-            async with trio.open_nursery() as nursery:
-                await nursery.start(link.run)
-                begin = trio.current_time()
-                self._go_up(link)
-                begun()
-        except* Lost as group:
-            self._reason = str(group.exceptions[0])
-        lasted = None if begin is None else trio.current_time() - begin
-        if lasted is not None:
-            _logger.warning("%s: the connection is lost: %s", self._address, self._reason)
-        self._go_down(is_trying=lasted is not None and lasted >= _STABLE)
+            with lone_error():
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(link.run)
+                    begin = trio.current_time()
+                    self._go_up(link)
+                    begun()
+        except Lost as lost:
+            self._reason = str(lost)
+            if begin is not None:
+                lasted = trio.current_time() - begin
+                _logger.warning("%s: the connection is lost: %s", self._address, self._reason)
+        finally:
+            self._go_down(is_trying=lasted is not None and lasted >= _STABLE)
         return lasted
 
     def _go_up(self, link: Link) -> None:

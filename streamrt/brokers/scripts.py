@@ -27,7 +27,7 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local kept = redis.call('HMGET', at, 'epoch', 'server', 'offset', 'bytes')
 local epoch, offset, bytes = kept[1], tonumber(kept[3]), tonumber(kept[4])
 if not epoch then
-  redis.call('DEL', log)
+  if redis.call('EXISTS', log) == 1 then redis.call('DEL', log) end -- or a full server would let the rest through
   epoch, offset, bytes = new_epoch, 0, 0
   redis.call('HSET', at, 'epoch', epoch, 'server', server, 'offset', '0', 'bytes', '0')
 elseif kept[2] ~= server then

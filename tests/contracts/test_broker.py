@@ -5,8 +5,7 @@ for another that was published after it.
 """
 
 import secrets
-from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import attrs
@@ -16,69 +15,12 @@ from trio.testing import MockClock
 
 from streamrt import History, MemoryBroker
 from streamrt.brokers import RedisBroker
-from streamrt.runtime.broker import Broker, Channel, Position, Publication
+from streamrt.runtime.broker import Channel, Position, Publication
 from streamrt.wire.transport import Frame
+from tests.brokers.process import HISTORY, OTHER, ROOM, Process, texts
 from tests.brokers.servers import Server
 
-ROOM, OTHER = Channel("chat", "lobby"), Channel("chat", "kitchen")
-HISTORY = History()
 BRIEF = History(seconds=2)
-
-
-def texts(publications: Iterable[Publication]) -> list[str]:
-    return [publication.frame.message for publication in publications]
-
-
-@attrs.define(eq=False)
-class Process:
-    """A process that has a broker, which runs, and what was delivered to it."""
-
-    broker: Broker
-    delivered: defaultdict[Channel, list[Publication]] = attrs.Factory(
-        lambda: defaultdict[Channel, list[Publication]](list)
-    )
-    _news: trio.Event = attrs.Factory(trio.Event)
-
-    def __attrs_post_init__(self) -> None:
-        self.broker.deliver = self._deliver
-
-    def _deliver(self, channel: Channel, publication: Publication) -> None:
-        self.delivered[channel].append(publication)
-        self._news.set()
-        self._news = trio.Event()
-
-    async def publish(self, channel: Channel, *messages: str, history: History | None = None) -> None:
-        for message in messages:
-            await self.broker.publish(channel, Publication(Frame(message.encode())), history)
-
-    async def keep(self, *messages: str, channel: Channel = ROOM, history: History = HISTORY) -> str:
-        """Publish messages to a channel that has a history; return the position behind them."""
-        await self.publish(channel, *messages, history=history)
-        return str((await self.broker.replay(channel, None, history)).position)
-
-    async def heard(self, channel: Channel, count: int) -> list[str]:
-        """Wait until so many messages have been delivered; return all that have."""
-        while len(self.delivered[channel]) < count:
-            await self._news.wait()
-        return texts(self.delivered[channel])
-
-    async def all_is_delivered(self) -> None:
-        """Wait for a message that is published after all others, on a channel of its own."""
-        last = Channel("last", str(len(self.delivered)))
-        await self.broker.subscribe(last)
-        await self.publish(last, "0")
-        await self.heard(last, 1)
-        self.broker.unsubscribe(last)
-
-    async def missed(
-        self, since: str | None, *, channel: Channel = ROOM, history: History = HISTORY
-    ) -> tuple[list[str], bool]:
-        """Return what is replayed, and whether that is everything."""
-        replay = await self.broker.replay(channel, since, history)
-        epoch, end = replay.position.epoch, replay.position.offset
-        positions = [publication.position for publication in replay.publications]
-        assert positions == [Position(epoch, offset) for offset in range(replay.start.offset + 1, end + 1)]
-        return texts(replay.publications), replay.recovered
 
 
 @attrs.frozen
