@@ -97,21 +97,17 @@ def cluster() -> Iterator[tuple[Server, Server]]:
         yield one, two
 
 
+async def is_whole(*nodes: Server) -> None:
+    for node in nodes:
+        await until(lambda node=node: node.ask("CLUSTER INFO")["cluster_state"] == "ok")
+
+
 async def test_in_a_cluster_each_channel_has_its_place_and_all_are_heard_everywhere() -> None:
     channels = [Channel("chat", str(number)) for number in range(50)]
     with cluster() as (one, two):
-        for node in (one, two):
-            await until(
-                lambda node=node: (
-                    "cluster_state:ok" in str(node.ask("CLUSTER INFO"))
-                    or node.ask("CLUSTER INFO")["cluster_state"] == "ok"
-                )
-            )
-        url = f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{one.port}"
-        async with (
-            joined(url, ping_timeout=2) as here,
-            joined(f"redis+cluster://127.0.0.1:{two.port}", ping_timeout=2) as there,
-        ):
+        await is_whole(one, two)
+        url, other = (f"redis+cluster://127.0.0.1:{port}" for port in (f"{free_port()},127.0.0.1:{one.port}", two.port))
+        async with joined(url, ping_timeout=2) as here, joined(other, ping_timeout=2) as there:
             for channel in channels:
                 for process in (here, there):
                     await process.broker.subscribe(channel)
@@ -139,8 +135,7 @@ async def test_in_a_cluster_each_channel_has_its_place_and_all_are_heard_everywh
 
 async def test_a_node_that_dies_takes_its_part_of_the_cluster_down_and_is_told() -> None:
     with cluster() as (one, two):
-        for node in (one, two):
-            await until(lambda node=node: node.ask("CLUSTER INFO")["cluster_state"] == "ok")
+        await is_whole(one, two)
         async with joined(f"redis+cluster://127.0.0.1:{one.port}", ping_timeout=2) as process:
             await process.broker.subscribe(ROOM)
             two.kill()
@@ -153,19 +148,12 @@ async def test_a_node_that_dies_takes_its_part_of_the_cluster_down_and_is_told()
             await process.told_of_a_loss(ROOM)
 
 
-async def test_a_cluster_without_slots_is_an_error() -> None:
+async def test_a_cluster_that_lacks_slots_is_an_error() -> None:
     with running("valkey", "--cluster-enabled", "yes", "--cluster-port", str(free_port())) as node:
-        with pytest.raises(BrokerError, match="the cluster has no slots"):
+        node.ask("CLUSTER", "ADDSLOTSRANGE", 0, 383)
+        with pytest.raises(BrokerError, match="the cluster has no node for 16000 of its slots"):
             async with joined(f"redis+cluster://127.0.0.1:{node.port}"):
                 pytest.fail("it is connected")
-        node.ask("CLUSTER", "ADDSLOTSRANGE", 0, 100)
-        with pytest.raises(BrokerError, match="has no slots|no node of the cluster"):
-            async with joined(f"redis+cluster://127.0.0.1:{node.port}") as process:
-                await until(lambda: node.ask("CLUSTER INFO"))
-                try:
-                    await process.publish(ROOM, "x")
-                except APIError.Unavailable as error:
-                    raise BrokerError(str(error.__cause__)) from None
 
 
 async def test_a_server_that_is_no_cluster_is_an_error(server: Server) -> None:
@@ -176,11 +164,10 @@ async def test_a_server_that_is_no_cluster_is_an_error(server: Server) -> None:
 
 async def test_over_tls_all_is_the_same_and_a_certificate_that_nobody_vouches_for_is_an_error(server: Server) -> None:
     async with Proxy(server.port, tls=CERTIFICATES.serving).running() as proxy:
-        url = proxy.url.replace("127.0.0.1", "localhost")
-        async with joined(url, ssl_context=CERTIFICATES.trusting, ping_timeout=2) as process:
+        async with joined(proxy.url, ssl_context=CERTIFICATES.trusting, ping_timeout=2) as process:
             await process.broker.subscribe(ROOM)
             await process.keep("first")
             assert await process.heard(ROOM, 1) == ["first"]
-        with pytest.raises(BrokerError, match=r"rediss://localhost:\d+: .*certificate"):
-            async with joined(url, ping_timeout=2):
+        with pytest.raises(BrokerError, match=r"rediss://127.0.0.1:\d+: .*certificate"):
+            async with joined(proxy.url, ping_timeout=2):
                 pytest.fail("it is connected")
