@@ -171,7 +171,12 @@ own_exchange: ContextVar[Exchange | None] = ContextVar("streamrt.exchange", defa
 
 def current_exchange() -> Exchange:
     """Return the exchange of this task's app, or that of the Trio run."""
-    exchange = own_exchange.get() or _shared.get()
+    return own_exchange.get() or shared_exchange()
+
+
+def shared_exchange() -> Exchange:
+    """Return the exchange of the Trio run."""
+    exchange = _shared.get()
     if exchange is None:
         exchange = Exchange(MemoryBroker())
         _shared.set(exchange)

@@ -6,9 +6,10 @@ publishes never waits for anyone who reads slowly.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Hashable, Mapping
+from collections.abc import AsyncGenerator, Callable, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from typing import Any, Generic, TypeVar, cast, final, get_args
+from weakref import WeakSet
 
 import trio
 from attrs import frozen
@@ -20,11 +21,13 @@ from streamrt.wire.transport import Frame
 
 from .broker import Channel, History, Publication
 from .connection import Connection
-from .exchange import current_exchange
+from .exchange import Exchange, current_exchange, shared_exchange
 from .room import Terms, WhenFull
 from .subscribers import Attachment, Subscription
 
 M = TypeVar("M")
+
+_declared: WeakSet[Topic[Any]] = WeakSet()
 
 
 @final
@@ -85,6 +88,8 @@ class Topic(Generic[M]):
             reaches everyone who reads.
         backlog_bytes: The same in bytes of JSON. Default 1 MiB. One message always fits.
         history: What is kept for those who come back, or come late. Default: nothing.
+        local: Whether the topic is one of this process alone, although the app has a broker: for what means nothing
+            elsewhere. Each process then has a topic of its own.
 
     Raises:
         TypeError: The messages cannot be carried; or `latest_by` is given, and `when_full` is not ``"latest"``.
@@ -110,6 +115,7 @@ class Topic(Generic[M]):
         backlog: int = 16_384,
         backlog_bytes: int = 1 << 20,
         history: History | None = None,
+        local: bool = False,
     ) -> None:
         if not name:
             raise ValueError("a topic needs a name")
@@ -122,6 +128,7 @@ class Topic(Generic[M]):
             if isinstance(limit, bool) or not isinstance(cast("object", limit), int) or limit < 1:
                 raise ValueError(f"topic {name}: {what} must be a whole number, 1 or more, not {limit!r}")
         self.name: str = name
+        self.local: bool = local
         self._terms = Terms(
             name=name,
             codec=codec(message),
@@ -131,6 +138,7 @@ class Topic(Generic[M]):
             backlog_bytes=backlog_bytes,
             history=history,
         )
+        _declared.add(self)
 
     def __repr__(self) -> str:
         return f"<Topic {self.name}>"
@@ -168,7 +176,7 @@ class Topic(Generic[M]):
             TypeError: This is no stream of streamrt that messages go out on.
         """
         connection = _connection_of(stream)
-        exchange, channel, history = current_exchange(), Channel(self.name, key), self._terms.history
+        exchange, channel, history = self._exchange(), Channel(self.name, key), self._terms.history
         attachment = Attachment(connection, channel, self._terms, exclude_self=exclude_self)
         if since is None and history is not None:
             since = connection.offered_position(channel)
@@ -193,7 +201,7 @@ class Topic(Generic[M]):
             A receive channel.
         """
         subscription: Subscription[M] = Subscription(self._terms)
-        exchange, channel, history = current_exchange(), Channel(self.name, key), self._terms.history
+        exchange, channel, history = self._exchange(), Channel(self.name, key), self._terms.history
         await trio.lowlevel.checkpoint()
         with exchange.inside(channel, self._terms, subscription), closing(subscription):
             await exchange.broker.subscribe(channel)
@@ -223,11 +231,11 @@ class Topic(Generic[M]):
             exclude=None if exclude is None else exclude.request.connection_id,
             name=name,
         )
-        await current_exchange().publish(Channel(self.name, key), terms, publication)
+        await self._exchange().publish(Channel(self.name, key), terms, publication)
 
     def statistics(self) -> TopicStatistics:
         """Return what is counted of the topic."""
-        exchange = current_exchange()
+        exchange = self._exchange()
         totals = exchange.totals(self._terms)
         rooms = list(exchange.rooms(self._terms))
         return TopicStatistics(
@@ -245,6 +253,14 @@ class Topic(Generic[M]):
                 for room in rooms
             },
         )
+
+    def _exchange(self) -> Exchange:
+        return shared_exchange() if self.local else current_exchange()
+
+
+def declared_topics() -> Sequence[Topic[Any]]:
+    """Return the topics that have been declared in this process, and not been forgotten since, by their names."""
+    return sorted(_declared, key=lambda topic: topic.name)
 
 
 def _connection_of(stream: object) -> Connection:
