@@ -3,7 +3,7 @@
 try:
     from .redis import RedisBroker as RedisBroker
 except ModuleNotFoundError as _error:
-    if _error.name != "coredis":
+    if _error.name is None or _error.name.partition(".")[0] != "coredis":
         raise
     raise ModuleNotFoundError("RedisBroker needs coredis: pip install 'streamrt[redis]'", name="coredis") from None
 

@@ -89,7 +89,7 @@ def open_envelope(payload: bytes, me: bytes) -> Envelope:
                 publication.position = Position(first.epoch, first.offset + count)
             publications.append(publication)
     except (struct.error, ValueError) as error:
-        raise UnknownVersion(f"a message is broken: {error}") from None
+        raise UnknownVersion(str(error)) from None
     return Envelope(publications, first, own)
 
 
@@ -109,7 +109,7 @@ def _read(data: bytes, begin: int, me: bytes) -> tuple[Publication, int | None, 
     begin += _HEADER.size
     end = begin + length
     if end > len(data):
-        raise ValueError(f"it is {end - len(data)} bytes short")
+        raise UnknownVersion(f"a message is {end - len(data)} bytes short")
     publication = Publication(Frame(data[begin:end]))
     if sender != me:
         return publication, None, end

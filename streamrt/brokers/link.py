@@ -98,18 +98,23 @@ class Link:
         for place in self._servers.primaries:
             connection = Connection(place, self._options)
             await nursery.start(connection.run)
-            try:
-                pipe = Pipe(connection, await _identify(connection), self._hearing)
-                await pipe.load()
-            except Refused as error:
-                raise Lost(str(error)) from None
-            pipes.append(pipe)
+            pipes.append(await self._begin(connection))
         self._ear = Connection(self._servers.primaries[0], self._options)
         await nursery.start(self._ear.run)
         for pipe in pipes:
             nursery.start_soon(pipe.run)
         self._pipes = pipes
         self._ear.say(b"SUBSCRIBE", self._names.beat)
+
+    async def _begin(self, connection: Connection) -> Pipe:
+        try:
+            with trio.move_on_after(self._options.timeout):
+                pipe = Pipe(connection, await _identify(connection), self._hearing)
+                await pipe.load()
+                return pipe
+        except Refused as error:
+            raise Lost(str(error)) from None
+        raise Lost(f"{connection}: no answer within {self._options.timeout:g} s")
 
     # What the broker asks for. All of it raises `Unsent` when the connection is over before anything was done.
 
