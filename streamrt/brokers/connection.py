@@ -162,7 +162,6 @@ class Connection:
             password=options.password,
             db=options.db,
             ssl_context=options.tls,
-            connect_timeout=options.timeout,
             processing_budget=self._budget,
         )
 

@@ -14,14 +14,17 @@ from streamrt.brokers import RedisBroker
 from streamrt.runtime.scopes import lone_error
 from tests.brokers.process import Process
 
-PATIENCE = 20
+IMPATIENT = 0.3
+"""Seconds of `ping_timeout` where a test waits for it, and may be told of a silence that is only ours."""
+
+PATIENCE = 30
 """Seconds until a test gives up."""
 
 
 @asynccontextmanager
 async def joined(url: str, **options: Any) -> AsyncGenerator[Process]:
     """Run a broker, and be the process that it serves."""
-    quick: dict[str, Any] = {"ping_interval": 0.1, "ping_timeout": 0.3, "max_pause": 0.05}
+    quick: dict[str, Any] = {"ping_interval": 0.1, "ping_timeout": 5, "max_pause": 0.05}
     broker = RedisBroker(url, **quick | options)
     with trio.fail_after(PATIENCE):
         async with broker.running():

@@ -16,7 +16,7 @@ from streamrt.runtime.broker import Channel, Publication
 from streamrt.wire.transport import Frame
 from tests.brokers.process import HISTORY, OTHER, ROOM, Process, texts
 from tests.brokers.servers import Server, free_port, running
-from tests.brokers.stage import Proxy, joined, until
+from tests.brokers.stage import IMPATIENT, Proxy, joined, until
 
 pytestmark = pytest.mark.slow
 
@@ -109,7 +109,10 @@ async def test_a_server_that_comes_back_with_its_data_still_has_it_but_none_of_i
 
 
 async def test_a_server_that_stands_still_is_given_up_and_nothing_is_lost_when_it_goes_on(server: Server) -> None:
-    async with joined(server.url) as process, joined(server.url, ping_interval=60, ping_timeout=60) as patient:
+    async with (
+        joined(server.url, ping_timeout=IMPATIENT) as process,
+        joined(server.url, ping_interval=60) as patient,
+    ):
         await begin(process, patient)
         server.stop()
         with pytest.raises(APIError.Unavailable, match="not known whether") as caught:
@@ -263,7 +266,7 @@ async def test_an_address_where_nobody_is_is_an_error_at_the_start(url: str) -> 
 async def test_an_address_where_nobody_answers_is_an_error_at_the_start_too(server: Server) -> None:
     server.stop()
     with pytest.raises(BrokerError, match=r"no answer within 0\.3 s"):
-        async with joined(server.url):
+        async with joined(server.url, ping_timeout=IMPATIENT):
             pytest.fail("it is connected")
 
 
@@ -376,8 +379,8 @@ async def test_over_a_bad_line_nothing_that_has_a_history_is_missing_and_nothing
     async with (
         Proxy(server.port).running() as near,
         Proxy(server.port).running() as far,
-        joined(near.url) as one,
-        joined(far.url) as other,
+        joined(near.url, ping_timeout=IMPATIENT) as one,
+        joined(far.url, ping_timeout=IMPATIENT) as other,
     ):
         await begin(one, other)
         for process in (one, other):

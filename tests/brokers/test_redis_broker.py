@@ -1,10 +1,12 @@
 """The broker for Redis and Valkey while all is well: what is sent, what it costs, and what is said of it."""
 
+import re
 import secrets
 import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
@@ -12,13 +14,15 @@ from coredis.connection import TCPConnection, TCPLocation
 from trio.testing import wait_all_tasks_blocked
 
 from streamrt import APIError, App, History, Service, StreamInOut, Topic
-from streamrt.brokers import RedisBroker
+from streamrt.brokers import BrokerError, RedisBroker
 from streamrt.brokers.envelope import UnknownVersion, open_envelope, read_entry
 from streamrt.runtime.broker import Channel, Publication
 from streamrt.wire.transport import Frame
 from tests.brokers.process import HISTORY, OTHER, ROOM
 from tests.brokers.servers import Server
 from tests.brokers.stage import joined, until
+
+DEPLOYING = Path(__file__).parents[2] / "docs" / "deploying.md"
 
 
 def test_without_coredis_streamrt_works_and_the_broker_says_what_to_install() -> None:
@@ -244,3 +248,18 @@ async def test_topics_of_two_apps_with_a_broker_hear_each_other_and_local_ones_d
                 assert heard == {"hello here", "hello everywhere"}
                 # A local topic is that of the whole process; so the other app hears it too here.
                 assert {await there_stream.receive(), await there_stream.receive()} == heard
+
+
+async def test_the_permissions_that_the_documentation_names_are_enough(server: Server) -> None:
+    [acl] = re.findall(r"An ACL needs `(.*)` on `(.*)` and\n\s+`(.*)`\.", DEPLOYING.read_text(encoding="utf-8"))
+    server.ask("ACL", "SETUSER", "app", "on", ">secret", *" ".join(acl).split())
+    async with joined(f"redis://app:secret@127.0.0.1:{server.port}") as process:
+        await process.broker.subscribe(ROOM)
+        position = await process.keep("1")
+        assert await process.missed(position) == ([], True)
+        process.broker.unsubscribe(ROOM)
+        await process.all_is_delivered()
+    server.ask("ACL", "SETUSER", "app", "-info")
+    with pytest.raises(BrokerError, match=r"(?i)permission"):
+        async with joined(f"redis://app:secret@127.0.0.1:{server.port}"):
+            pytest.fail("it is connected")

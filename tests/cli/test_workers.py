@@ -255,11 +255,9 @@ def test_what_makes_no_sense_is_refused(
     assert told in refused(capsys, "no_topics:app", *arguments)
 
 
-def test_an_address_that_is_taken_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], valkey: Server
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("streamrt.cli.workers.declared_topics", list)
+def test_an_address_that_is_taken_is_refused(tmp_path: Path, valkey: Server) -> None:
     (tmp_path / "taken.py").write_text("from streamrt import App\napp = App()\n")
-    error = refused(capsys, "taken:app", "--workers", "2", "--bind", f"127.0.0.1:{valkey.port}")
-    assert f"cannot listen on 127.0.0.1:{valkey.port}: " in error
+    address = f"127.0.0.1:{valkey.port}"
+    with running(tmp_path, "run", "taken:app", "--workers", "2", "--bind", address) as (process, lines):
+        wait_for(lines, f"streamrt: cannot listen on {address}: ")
+        assert process.wait(PATIENCE) == 1
