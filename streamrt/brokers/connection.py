@@ -230,9 +230,15 @@ class Connection:
         return answer
 
     def say(self, name: bytes, *arguments: bytes) -> None:
-        """Have a command carried out whose answer is pushed. When the connection is over, that is nothing."""
-        if self._wire.usable:
+        """Have a command carried out whose answer is pushed.
+
+        Raises:
+            Lost: The connection is over.
+        """
+        try:
             self._wire.send_command(name, *arguments)
+        except RedisError:
+            raise self._lost() from None
 
     async def pushed(self) -> list[list[Any]]:
         """Wait for something that is pushed; return all that has been.

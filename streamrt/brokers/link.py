@@ -9,6 +9,7 @@ something, and how long that takes. Any byte that comes meanwhile counts as life
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import final
 
@@ -23,7 +24,7 @@ from .connection import Connection, Lost, Options, Refused
 from .envelope import UnknownVersion, read_entry
 from .finding import Servers, find
 from .hearing import Ear, Hearing
-from .pipe import Pipe, Question, Unsent
+from .pipe import Pipe, Question
 from .scripts import LINGER
 
 _SUBSCRIBE_AT_ONCE = 1000
@@ -31,6 +32,8 @@ _SUBSCRIBE_AT_ONCE = 1000
 
 _ASK_AT_ONCE = 64
 """Histories that are asked in one go after a reconnection: each answer may have a megabyte."""
+
+_logger = logging.getLogger("streamrt")
 
 
 @final
@@ -64,8 +67,7 @@ class Link:
         self._ear: Connection | None = None
         self._pending: set[bytes] = set()  # names whose subscribing, or unsubscribing, is not confirmed
         self._confirmed = Waiting()
-        self._beat_sent = 0.0
-        self._beaten = Waiting()
+        self._beaten = trio.Event()
         self._is_busy = False
         self.round_trip: float | None = None
         """Seconds that the last beat has taken."""
@@ -116,7 +118,7 @@ class Link:
             raise Lost(str(error)) from None
         raise Lost(f"{connection}: no answer within {self._options.timeout:g} s")
 
-    # What the broker asks for. All of it raises `Unsent` when the connection is over before anything was done.
+    # What the broker asks for.
 
     async def publish(self, channel: Channel, publication: Publication, history: History | None) -> None:
         """Have a message published; see `Pipe.publish`."""
@@ -126,8 +128,7 @@ class Link:
         """Have a history asked.
 
         Raises:
-            Unsent: The connection is over.
-            Lost: The same.
+            Lost: The connection is over.
             Refused: The server refuses.
         """
         return await self._answer(self._ask_history(channel, mode, since, history), history)
@@ -168,17 +169,17 @@ class Link:
             except Lost as lost:
                 raise self._because(lost) from None
             for kind, name, content in pushed:
-                if kind == b"message":
-                    if name == self._names.beat:
-                        self._beat_back()
-                    else:
-                        hearing.hear(name, content)
-                elif kind in {b"subscribe", b"unsubscribe"}:
+                if kind != b"message":
                     if kind == b"subscribe":
                         hearing.opened(name)
                     self._pending.discard(name)
                     if not self._pending:
                         self._confirmed.wake_all()
+                elif name != self._names.beat:
+                    hearing.hear(name, content)
+                else:
+                    self.round_trip = trio.current_time() - float(content)
+                    self._beaten.set()
             self._is_busy = True
             async with self._ear.pausing():
                 await self._settle()
@@ -213,10 +214,10 @@ class Link:
             for ear, history, question in asked:
                 try:
                     replay = await self._answer(question, history)
-                except Unsent:
-                    raise Lost("the connection was closed") from None
                 except Refused as error:
-                    raise Lost(f"a history cannot be read: {error}") from None
+                    _logger.warning("what was missed of the topic %s cannot be read: %s", ear.channel.topic, error)
+                    assert ear.last is not None
+                    replay = Replay((), ear.last, recovered=False)
                 hearing.replayed(ear, replay)
                 await self._settle()
 
@@ -224,16 +225,15 @@ class Link:
         while True:
             await trio.sleep(self._interval)
             self._touch()
-            questions = [Question(b"PING", _nothing) for _ in self._pipes[1:]]
-            questions.append(Question(b"PUBLISH", lambda _server: (self._names.beat, b"")))
+            questions = [Question(b"PING", _constant()) for _ in self._pipes[1:]]
+            questions.append(Question(b"PUBLISH", _constant(self._names.beat, b"%r" % trio.current_time())))
             read = [connection.bytes_read for connection in self._connections]
-            self._beat_sent = trio.current_time()
+            self._beaten = trio.Event()
             for pipe, question in zip((*self._pipes[1:], self._pipes[0]), questions, strict=True):
                 pipe.put(question)
             for _ in range(2):  # a whole half is left for what was late because this process was
                 with trio.move_on_after(self._options.timeout / 2) as patience:
-                    while self._beat_sent:
-                        await self._beaten.wait()
+                    await self._beaten.wait()
                     for question in questions:
                         await question.answer()
                 if not patience.cancelled_caught:
@@ -255,12 +255,6 @@ class Link:
         assert self._ear is not None
         return (*(pipe.connection for pipe in self._pipes), self._ear)
 
-    def _beat_back(self) -> None:
-        if self._beat_sent:
-            self.round_trip = trio.current_time() - self._beat_sent
-            self._beat_sent = 0
-            self._beaten.wake_all()
-
     def _touch(self) -> None:
         """Have the positions of what is heard kept, though nothing is published there."""
         now = trio.current_time()
@@ -270,10 +264,6 @@ class Link:
                 ear.touched = now
                 kept = b"%d" % (1000 * (history.seconds + LINGER))
                 self._pipe(ear.channel).put(Question(b"PEXPIRE", _constant(ear.keys.at, kept)))
-
-
-def _nothing(_server: bytes) -> Sequence[bytes]:
-    return ()
 
 
 def _constant(*arguments: bytes) -> Callable[[bytes], Sequence[bytes]]:

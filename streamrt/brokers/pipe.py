@@ -42,8 +42,9 @@ _TRIES = 2
 """Times that a command is sent at most which a server refuses because something was not as it should be there."""
 
 
-class Unsent(Exception):
-    """Nothing was sent, because the connection is over."""
+@final
+class Unsent(Lost):
+    """The connection is over, and nothing was sent."""
 
 
 @final
@@ -132,8 +133,7 @@ class Question(Errand):
         """Wait for the answer; cancelled, nobody hears it.
 
         Raises:
-            Unsent: The connection is over, and nothing is known of it.
-            Lost: The same.
+            Lost: The connection is over.
             Refused: The server refuses.
         """
         if self._answer is None:

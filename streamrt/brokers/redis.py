@@ -294,7 +294,7 @@ class RedisBroker(Broker):
         while (link := await self._linked()) is not None:
             try:
                 replay = await link.replay(channel, mode, position, history)
-            except (Unsent, Lost):
+            except Lost:
                 await self._left(link)
             except Refused as error:
                 raise APIError.unavailable("the history cannot be read now") from error

@@ -111,7 +111,8 @@ class _Workers:
                     nursery.cancel_scope.cancel()
 
     async def _end_on(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-        async for _ in signals:
+        while True:
+            await anext(signals)
             self._ending.set()
             for process in self._processes:
                 process.terminate()

@@ -4,6 +4,7 @@ The table in `docs/design/brokers.md` names a test of this file, or of its neigh
 """
 
 import logging
+from functools import partial
 from random import Random
 
 import pytest
@@ -344,18 +345,57 @@ async def test_while_it_is_down_messages_are_delivered_here_if_one_wants_it_so(s
 
 
 async def test_publishing_that_is_cancelled_before_it_is_sent_has_published_nothing(server: Server) -> None:
-    async with joined(server.url, ping_interval=60, ping_timeout=60) as process:
+    async with joined(server.url, ping_interval=60) as process:
         await begin(process)
         server.stop()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(process.publish, FLEETING, "sent")
+            late = trio.CancelScope()
+
+            async def publish_and_be_cancelled() -> None:
+                with late:
+                    await process.publish(FLEETING, "sent")
+
+            nursery.start_soon(publish_and_be_cancelled)
             await trio.testing.wait_all_tasks_blocked()
-            with trio.move_on_after(0.01) as scope:
+            with trio.move_on_after(0.01) as early:
                 await process.publish(FLEETING, "cancelled")
-            assert scope.cancelled_caught
+            assert early.cancelled_caught
+            late.cancel()  # what is on its way cannot be called back: the answer comes first
+            await trio.testing.wait_all_tasks_blocked()
+            assert nursery.child_tasks
             server.go_on()
+        assert not late.cancelled_caught
         await process.publish(FLEETING, "last")
         assert await process.heard(FLEETING, 3) == ["first", "sent", "last"]
+
+
+async def test_what_was_missed_and_cannot_be_read_is_a_loss(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    async with Proxy(server.port).running() as proxy, joined(proxy.url) as process:
+        await begin(process)
+        server.ask("FLUSHALL")
+        server.ask("CONFIG", "SET", "maxmemory", "1")
+        proxy.cut()
+        await back(process)
+        await process.told_of_a_loss(KEPT)
+        assert process.statistics.connected
+    assert "what was missed of the topic chat cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize("scheme", ["redis://", "redis+sentinel://", "redis+cluster://"])
+async def test_a_server_that_greets_and_says_nothing_more_is_given_up(scheme: str) -> None:
+    async def greet(stream: trio.SocketStream) -> None:
+        await stream.receive_some(1000)
+        await stream.send_all(b"%3\r\n+proto\r\n:3\r\n+version\r\n+6.2.0\r\n+id\r\n:1\r\n")
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, greet, 0, host="127.0.0.1"))
+        port = listener.socket.getsockname()[1]
+        path = "/main" if "sentinel" in scheme else ""
+        with pytest.raises(BrokerError, match=r"no answer within 0\.3 s"):
+            async with joined(f"{scheme}127.0.0.1:{port}{path}", ping_timeout=IMPATIENT):
+                pytest.fail("it is connected")
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_broker_whose_task_dies_takes_its_app_with_it(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -259,7 +259,12 @@ async def test_the_permissions_that_the_documentation_names_are_enough(server: S
         assert await process.missed(position) == ([], True)
         process.broker.unsubscribe(ROOM)
         await process.all_is_delivered()
-    server.ask("ACL", "SETUSER", "app", "-info")
+    for forbidden in ("-script", "-info"):
+        server.ask("ACL", "SETUSER", "app", forbidden)
+        await is_refused(server.port)
+
+
+async def is_refused(port: int) -> None:
     with pytest.raises(BrokerError, match=r"(?i)permission"):
-        async with joined(f"redis://app:secret@127.0.0.1:{server.port}"):
+        async with joined(f"redis://app:secret@127.0.0.1:{port}"):
             pytest.fail("it is connected")

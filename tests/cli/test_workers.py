@@ -103,9 +103,9 @@ async def voices(address: str, count: int) -> AsyncGenerator[list[Voice]]:
 
 @contextmanager
 def served(
-    directory: Path, *arguments: str, workers: int, drain: float = 1
+    directory: Path, *arguments: str, workers: int, drain: float = 1, app: str = APP
 ) -> Generator[tuple[str, "subprocess.Popen[str]", Lines]]:
-    (directory / "demo.py").write_text(APP)
+    (directory / "demo.py").write_text(app)
     several = ["--workers", str(workers), "--bind", "127.0.0.1:0", "--drain", str(drain)]
     with running(directory, "run", "demo:app", *several, *arguments) as (process, lines):
         addresses = {wait_for(lines, URL) for _ in range(workers)}
@@ -189,8 +189,10 @@ def test_a_worker_that_fails_at_its_start_ends_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_terminal_that_interrupts_twice_ends_the_drain(tmp_path: Path, valkey: Server) -> None:
-    with served(tmp_path, "--broker", valkey.url, workers=2, drain=60) as (address, process, _lines):
+def test_who_interrupts_twice_ends_the_drain(tmp_path: Path, valkey: Server) -> None:
+    own = APP.replace("App(api)", f"App(api, broker=RedisBroker({valkey.url!r}))")
+    own = own.replace("import os", "import os\nfrom streamrt.brokers import RedisBroker")
+    with served(tmp_path, app=own, workers=2, drain=60) as (address, process, _lines):
 
         async def see() -> None:
             with trio.fail_after(30):
