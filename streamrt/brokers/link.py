@@ -109,13 +109,10 @@ class Link:
         self._ear.say(b"SUBSCRIBE", self._names.beat)
 
     async def _begin(self, connection: Connection) -> Pipe:
-        try:
-            with trio.move_on_after(self._options.timeout):
-                pipe = Pipe(connection, await _identify(connection), self._hearing)
-                await pipe.load()
-                return pipe
-        except Refused as error:
-            raise Lost(str(error)) from None
+        with trio.move_on_after(self._options.timeout):
+            pipe = Pipe(connection, await _identify(connection), self._hearing)
+            await pipe.load()
+            return pipe
         raise Lost(f"{connection}: no answer within {self._options.timeout:g} s")
 
     # What the broker asks for.
@@ -235,7 +232,10 @@ class Link:
                 with trio.move_on_after(self._options.timeout / 2) as patience:
                     await self._beaten.wait()
                     for question in questions:
-                        await question.answer()
+                        try:
+                            await question.answer()
+                        except Refused as error:
+                            raise self._because(Lost(str(error))) from None
                 if not patience.cancelled_caught:
                     break
             else:
@@ -274,11 +274,12 @@ async def _identify(connection: Connection) -> bytes:
     """Return what tells this run of a server from all others.
 
     Raises:
-        Lost: The connection is over, or the server is not a primary.
-        Refused: It does not say.
+        Lost: The connection is over, or the server does not say, or is not a primary.
     """
-    answer: bytes | str = await connection.ask_one(b"INFO")
-    info = answer if isinstance(answer, bytes) else answer.encode()
+    try:
+        info: bytes = await connection.ask_one(b"INFO")
+    except Refused as error:
+        raise Lost(str(error)) from None
     told = dict(line.split(b":", 1) for line in info.splitlines() if b":" in line)
     if told.get(b"role") != b"master":
         raise Lost(f"{connection}: it is not a primary, but {told.get(b'role', b'unknown').decode()}")

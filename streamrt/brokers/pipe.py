@@ -304,6 +304,8 @@ class Pipe:
                 while not self._queue:
                     await self._idle.wait()
                 under_way, self._queue, self._open = [errand for errand in self._queue if errand.is_wanted], [], {}
+                if not under_way:
+                    continue  # coredis would take the next answer for one to nothing
                 for errand in under_way:
                     errand.prepare(self._server)
                 answers = await self.connection.ask(under_way)
@@ -330,6 +332,7 @@ class Pipe:
             raise
         finally:
             self._closed = True
+            self._open.clear()
             for errand in under_way:
                 errand.finish(outcome.Error(self.reason))
             for errand in self._queue:
@@ -339,9 +342,8 @@ class Pipe:
         """Give the scripts to the server.
 
         Raises:
-            Lost: The connection is over.
-            Refused: The server does not take them.
+            Lost: The connection is over, or the server does not take them.
         """
         for answer in await self.connection.ask([Ask(b"SCRIPT", (b"LOAD", script.text)) for script in SCRIPTS]):
             if isinstance(answer, Refused):
-                raise answer
+                raise Lost(str(answer))

@@ -119,7 +119,7 @@ class _Workers:
             scope.deadline = min(scope.deadline, trio.current_time() + self._drain + _FAREWELL)
 
     async def _keep_one(self) -> None:
-        while not self._ending.is_set():
+        while True:
             begin = trio.current_time()
             # In a group of its own: a terminal sends its signals to us alone, and a worker takes a second for a hurry.
             process = await trio.lowlevel.open_process(

@@ -121,8 +121,9 @@ class Exchange:
             await trio.lowlevel.checkpoint()
         while (room := self._rooms.get(channel)) is not None and room.full:
             await room.emptied.wait()
-        self.totals(terms).published += 1
+        totals = self.totals(terms)
         await self.broker.publish(channel, publication, terms.history)
+        totals.published += 1
 
     def _deliver(self, channel: Channel, publication: Publication) -> None:
         room = self._rooms.get(channel)

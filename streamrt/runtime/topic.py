@@ -173,6 +173,7 @@ class Topic(Generic[M]):
         Raises:
             BrokenResourceError: The stream has ended; `ClosedResourceError`: it was closed on this side.
             ResourceExhausted: The peer has not read for `send_timeout`.
+            Unavailable: The app's broker has no connection.
             TypeError: This is no stream of streamrt that messages go out on.
         """
         connection = _connection_of(stream)
@@ -199,6 +200,9 @@ class Topic(Generic[M]):
 
         Yields:
             A receive channel.
+
+        Raises:
+            Unavailable: The app's broker has no connection.
         """
         subscription: Subscription[M] = Subscription(self._terms)
         exchange, channel, history = self._exchange(), Channel(self.name, key), self._terms.history
@@ -212,7 +216,8 @@ class Topic(Generic[M]):
     async def publish(self, message: M, *, key: str = "", exclude: Stream | None = None) -> None:
         """Send a message to everyone who is attached or subscribed.
 
-        It never waits for a subscriber. Cancelled, it has published nothing.
+        It never waits for a subscriber; with a broker, for that to have the message, and for the message to be back.
+        Cancelled, it has published nothing.
 
         Args:
             message: The message. It is encoded once.
@@ -221,6 +226,7 @@ class Topic(Generic[M]):
 
         Raises:
             EncodeError: The message does not fit the type of the topic. Nothing was published.
+            Unavailable: The app's broker cannot publish it, or its connection was lost meanwhile, and nobody knows.
         """
         terms = self._terms
         name = None if terms.latest_by is None else terms.latest_by(message)

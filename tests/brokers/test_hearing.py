@@ -5,12 +5,14 @@ from collections.abc import Sequence
 import attrs
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from streamrt import History
 from streamrt.brokers.connection import Connection, Lost, Options, _Wire
 from streamrt.brokers.envelope import record
 from streamrt.brokers.hearing import Ear, Hearing
 from streamrt.brokers.names import Names
+from streamrt.brokers.pipe import Pipe, Question, Unsent
 from streamrt.runtime.broker import Channel, Position, Publication, Replay
 from streamrt.wire.transport import Frame
 
@@ -116,6 +118,32 @@ def test_of_more_than_can_wait_the_oldest_is_asked_for_again(listener: Listener)
     assert list(listener.hearing.due) == [listener.ear]
     listener.hearing.replayed(listener.ear, replay(range(101, 203), 202))
     assert listener.heard == list(range(1, 203))
+
+
+def test_what_cannot_be_read_is_asked_for_once(listener: Listener) -> None:
+    for _ in range(2):
+        listener.hearing.hear(listener.ear.keys.name, b"2 aa.1 1\nwhat")
+    listener.hear(3)
+    assert list(listener.hearing.due) == [listener.ear]
+    listener.hearing.replayed(listener.ear, replay([], 3, recovered=False))
+    assert listener.heard == ["lost, aa.2", 3]
+
+
+async def test_a_pipe_that_is_closed_sends_nothing() -> None:
+    connection = Connection(("::1", 1), Options())
+    hearing = Hearing(Names(b"space", b"myself.."), lambda *_: None, lambda *_: None)
+    pipe = Pipe(connection, b"run", hearing)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pipe.run)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    question = Question(b"PING", lambda _server: ())
+    pipe.put(question)
+    with pytest.raises(Unsent):
+        await question.answer()
+    with pytest.raises(Unsent):
+        await pipe.publish(ROOM, publication(1), None)
+    connection._wire.release()
 
 
 def test_an_answer_for_who_is_gone_is_nothing(listener: Listener) -> None:

@@ -188,6 +188,33 @@ async def test_who_waits_for_an_answer_can_be_cancelled(server: Server) -> None:
         assert await process.heard(ROOM, 1) == ["1"]
 
 
+async def test_a_publishing_that_is_cancelled_leaves_nothing_behind_for_the_next(valkey: Server) -> None:
+    async with joined(valkey.url, prefix=secrets.token_hex(4)) as process:
+        await process.broker.subscribe(ROOM)
+        for number in range(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(process.publish, ROOM, "cancelled")
+                while not nursery.child_tasks:
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await process.publish(ROOM, "cancelled too")
+            await process.publish(ROOM, str(number))
+        await process.all_is_delivered()
+        assert [text for text in await process.heard(ROOM, 10) if text.isdigit()] == list("0123456789")
+
+
+async def test_a_heartbeat_that_is_refused_is_none(server: Server) -> None:
+    async with joined(server.url) as process:
+        server.ask("ACL", "SETUSER", "default", "-publish")
+        await until(lambda: not process.statistics.connected)
+        with pytest.raises(APIError.Unavailable):
+            await process.publish(ROOM, "1")
+        server.ask("ACL", "SETUSER", "default", "+publish")
+        await until(lambda: process.statistics.connected)
+
+
 async def test_without_an_app_what_comes_is_for_nobody(valkey: Server) -> None:
     async with joined(valkey.url, prefix=secrets.token_hex(4)) as process:
         await process.broker.subscribe(ROOM)
