@@ -1,0 +1,53 @@
+"""How a broker's things are named on the server."""
+
+from __future__ import annotations
+
+from typing import final
+
+from attrs import frozen
+
+from streamrt.runtime.broker import Channel
+
+
+@final
+@frozen
+class Keys:
+    """The names of one channel on the server.
+
+    Args:
+        tag: What decides about the place in a cluster.
+        name: What is published to.
+        at: The hash.
+        log: The stream.
+    """
+
+    tag: bytes
+    name: bytes
+    at: bytes
+    log: bytes
+
+
+@final
+@frozen
+class Names:
+    """How things are named on the server.
+
+    Args:
+        space: What all names begin with, so that applications, and databases, do not hear each other.
+        sender: This process, for as long as it runs.
+    """
+
+    space: bytes
+    sender: bytes
+
+    def keys(self, channel: Channel) -> Keys:
+        """Return the names of a channel, which no other channel has."""
+        topic, key = (name.encode("utf-8", "surrogatepass") for name in channel)
+        tag = b"%d:%b:%b" % (len(topic), topic, key)
+        name = b"%b:{%b}" % (self.space, tag)
+        return Keys(tag.partition(b"}")[0], name, name + b":at", name + b":log")  # a tag ends where servers see its end
+
+    @property
+    def beat(self) -> bytes:
+        """What the heartbeat is published to."""
+        return b"%b:beat:%b" % (self.space, self.sender.hex().encode())
