@@ -31,7 +31,7 @@ from .subscribers import Attachment, Subscription
 M = TypeVar("M")
 
 _NO_SEAT = nullcontext()
-_declared: WeakSet[Topic[Any]] = WeakSet()
+_declared: WeakSet[Topic[Any, Any]] = WeakSet()
 
 
 @final
@@ -355,7 +355,7 @@ class Topic(Generic[M, A]):
         return shared_exchange() if self.local else current_exchange()
 
 
-def declared_topics() -> Sequence[Topic[Any]]:
+def declared_topics() -> Sequence[Topic[Any, Any]]:
     """Return the topics that have been declared in this process, and not been forgotten since, by their names."""
     return sorted(_declared, key=lambda topic: topic.name)
 
