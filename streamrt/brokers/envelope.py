@@ -3,6 +3,8 @@
     published:  version SP position SP count LF record*     the position of the first message; "-" without a history
     an entry:   field = version "." bytes of the message, value = record
     a record:   sender, number, origin, exclude, length (big-endian), message
+    marks:      version SP "marks" SP position SP process SP count LF change*     the position behind the first change
+    a change:   length of the name, 1 + length of the value, or 0 where it was cleared (big-endian), name, value
 
 What has another version is skipped by who cannot read it, and it knows that it has. Streams are named by numbers that
 mean something to the sending process alone, and so is what it has sent together: so the process is named too, by what
@@ -17,14 +19,18 @@ from typing import final
 
 from attrs import frozen
 
-from streamrt.runtime.broker import Position, Publication
+from streamrt.runtime.broker import Mark, Position, Publication
 from streamrt.wire.transport import Frame
 
 VERSION = 1
 
 SENDER_BYTES = 8
 
+MARKS = b"%d marks" % VERSION
+"""What an announcement of marks begins with."""
+
 _HEADER = struct.Struct(">8sIQQI")
+_SIZES = struct.Struct(">II")
 
 
 class UnknownVersion(ValueError):
@@ -91,6 +97,44 @@ def open_envelope(payload: bytes, me: bytes) -> Envelope:
     except (struct.error, ValueError) as error:
         raise UnknownVersion(str(error)) from None
     return Envelope(publications, first, own)
+
+
+def open_marks(payload: bytes) -> Sequence[tuple[Mark, Position]]:
+    """Read an announcement of marks: each that has changed, and the position behind that.
+
+    Raises:
+        UnknownVersion: It cannot be read.
+    """
+    line, _, _ = payload[:128].partition(b"\n")
+    changes: list[tuple[Mark, Position]] = []
+    begin = len(line) + 1
+    try:
+        _, _, position, process, count = line.decode().split(" ")
+        first = Position.parse(position)
+        if first is None:
+            raise ValueError(f"marks are at {position!r}")
+        for number in range(int(count)):
+            length, size = _SIZES.unpack_from(payload, begin)
+            begin += _SIZES.size
+            name, begin = payload[begin : begin + length], begin + length
+            value = None if not size else read_text(payload[begin : begin + size - 1])
+            begin += max(0, size - 1)
+            changes.append((Mark(process, read_text(name), value), Position(first.epoch, first.offset + number)))
+    except (struct.error, ValueError) as error:
+        raise UnknownVersion(str(error)) from None
+    if begin != len(payload):
+        raise UnknownVersion(f"marks have {len(payload)} bytes, and not {begin}")
+    return changes
+
+
+def write_text(text: str) -> bytes:
+    """Write any text down, as it is."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def read_text(written: bytes) -> str:
+    """Read it again."""
+    return written.decode("utf-8", "surrogatepass")
 
 
 def read_entry(field: bytes, value: bytes, me: bytes) -> Publication:

@@ -4,6 +4,8 @@ A channel that has a history is heard without holes: each message says its offse
 means that some are missing. Then what comes is held back, and the history is asked for what lies between (`due`). That
 is so after every reconnection too. Where no history is, or it has not got everything, the loss is told, once.
 
+Marks are announced as they come: whoever reads them looks at their positions, and is told where some may be missing.
+
 Nothing here waits, and nothing here is sent: a link does both.
 """
 
@@ -15,10 +17,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import final
 
-from streamrt.runtime.broker import Channel, History, Position, Publication, Replay
+from streamrt.runtime.broker import Announce, Channel, Deliver, History, Lose, Position, Publication, Replay
 from streamrt.wire.waiting import Waiting
 
-from .envelope import Envelope, UnknownVersion, open_envelope
+from .envelope import MARKS, Envelope, UnknownVersion, open_envelope, open_marks
 from .names import Keys, Names
 
 _HELD = 64
@@ -42,10 +44,23 @@ class Ear:
         last: The position of what was delivered last; None before that is known.
         held: What came while the history was asked; None while it is not.
         touched: When the server was last told that the history is needed.
+        is_read: Whether somebody goes on from all marks that it has.
         echoes: What has been published here and is not back, by its number: to be called when it is.
     """
 
-    __slots__ = ("channel", "echoes", "held", "history", "keys", "last", "missed_some", "open", "touched", "waiting")
+    __slots__ = (
+        "channel",
+        "echoes",
+        "held",
+        "history",
+        "is_read",
+        "keys",
+        "last",
+        "missed_some",
+        "open",
+        "touched",
+        "waiting",
+    )
 
     def __init__(self, channel: Channel, keys: Keys) -> None:
         self.channel: Channel = channel
@@ -56,6 +71,7 @@ class Ear:
         self.last: Position | None = None
         self.held: deque[Envelope] | None = None
         self.touched: float = 0
+        self.is_read: bool = False
         self.echoes: dict[int, Callable[[], None]] = {}
         self.waiting: Waiting = Waiting()
 
@@ -76,6 +92,7 @@ class Hearing:
         names: Of the broker.
         deliver: Takes a message.
         lose: Is told that something may be missing, and where the history goes on, if there is one.
+        announce: Takes a mark.
 
     Attributes:
         ears: By channel.
@@ -90,8 +107,9 @@ class Hearing:
     def __init__(
         self,
         names: Names,
-        deliver: Callable[[Channel, Publication], None],
-        lose: Callable[[Channel, Position | None], None],
+        deliver: Deliver,
+        lose: Lose,
+        announce: Announce,
     ) -> None:
         self.ears: dict[Channel, Ear] = {}
         self.changes: dict[bytes, None] = {}
@@ -103,6 +121,7 @@ class Hearing:
         self.numbers: Iterator[int] = itertools.count()
         self._deliver = deliver
         self._lose = lose
+        self._announce = announce
         self._named: dict[bytes, Ear] = {}
         self._known: set[bytes] = set()  # names that the server sends us messages of
         self._has_complained = False
@@ -136,6 +155,12 @@ class Hearing:
             ear.history = history
             if ear.last is None:
                 ear.last = position
+
+    def doubt(self) -> None:
+        """Have all marks read anew: the server may have forgotten them without a word."""
+        for ear in self.ears.values():
+            if ear.is_read and ear.open:
+                self._lost(ear, None)
 
     # What a link calls.
 
@@ -176,6 +201,10 @@ class Hearing:
         if ear is None or not ear.open:
             return
         try:
+            if payload.startswith(MARKS):
+                for mark, position in open_marks(payload):
+                    self._announce(ear.channel, mark, position)
+                return
             envelope = open_envelope(payload, self.names.sender)
         except UnknownVersion as error:
             self.complain(error)

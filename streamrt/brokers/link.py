@@ -24,6 +24,7 @@ from .connection import Connection, Lost, Options, Refused
 from .envelope import UnknownVersion, read_entry
 from .finding import Servers, find
 from .hearing import Ear, Hearing
+from .marking import Marking
 from .pipe import Pipe, Question
 from .scripts import LINGER
 
@@ -44,6 +45,7 @@ class Link:
         address: Where to.
         options: How.
         hearing: What is heard.
+        marking: What is marked.
         settle: Waits until what was handed on has left this process's hands.
         interval: Seconds between two beats.
     """
@@ -53,13 +55,16 @@ class Link:
         address: Address,
         options: Options,
         hearing: Hearing,
+        marking: Marking,
         settle: Callable[[], Awaitable[None]],
+        *,
         interval: float,
     ) -> None:
         self._address = address
         self._options = options
         self._names = hearing.names
-        self._hearing = hearing
+        self.hearing: Hearing = hearing
+        self._marking = marking
         self._settle = settle
         self._interval = interval
         self._servers = Servers(())
@@ -85,6 +90,8 @@ class Link:
                 nursery.start_soon(self._subscribe)
                 nursery.start_soon(self._catch_up)
                 nursery.start_soon(self._beat)
+                nursery.start_soon(self._marking.keep, self)
+                nursery.start_soon(self._marking.sweep, self)
                 task_status.started()
         except BaseExceptionGroup as group:
             errors = [leaf for leaf in leaves(group) if not isinstance(leaf, trio.Cancelled)]
@@ -94,7 +101,8 @@ class Link:
             raise (faults or errors)[0] from None
 
     async def _connect(self, nursery: trio.Nursery) -> None:
-        self._hearing.begin()
+        self.hearing.begin()
+        self._marking.begin(self)
         self._servers = await find(self._address, self._options)
         pipes: list[Pipe] = []
         for place in self._servers.primaries:
@@ -110,7 +118,7 @@ class Link:
 
     async def _begin(self, connection: Connection) -> Pipe:
         with trio.move_on_after(self._options.timeout):
-            pipe = Pipe(connection, await _identify(connection), self._hearing)
+            pipe = Pipe(connection, await _identify(connection), self.hearing)
             await pipe.load()
             return pipe
         raise Lost(f"{connection}: no answer within {self._options.timeout:g} s")
@@ -135,6 +143,15 @@ class Link:
             return self._pipes[0]
         return self._pipes[self._servers.of(self._names.keys(channel).tag)]
 
+    def name(self, channel: Channel) -> bytes:
+        """Return what a channel is called on the servers."""
+        return self._names.keys(channel).name
+
+    def ask(self, question: Question, key: bytes) -> Question:
+        """Have a question sent to where a key is, or what is published by this name; return it."""
+        self._pipes[self._servers.of(self._names.tag(key))].put(question)
+        return question
+
     def _ask_history(self, channel: Channel, mode: bytes, since: Position | None, history: History) -> Question:
         epoch, offset = ("", 0) if since is None else (since.epoch, since.offset)
         question = Question.replay(self._names.keys(channel), history, mode, epoch, offset)
@@ -151,7 +168,7 @@ class Link:
                 publication.position = Position(position.epoch, int(place.partition(b"-")[0]))
                 publications.append(publication)
         except UnknownVersion as error:
-            self._hearing.complain(error)
+            self.hearing.complain(error)
             return Replay((), position, recovered=False)
         return Replay(publications, position, bool(recovered))
 
@@ -159,7 +176,7 @@ class Link:
 
     async def _listen(self) -> None:
         assert self._ear is not None
-        hearing = self._hearing
+        hearing = self.hearing
         while True:
             try:
                 pushed = await self._ear.pushed()
@@ -184,7 +201,7 @@ class Link:
 
     async def _subscribe(self) -> None:
         assert self._ear is not None
-        hearing = self._hearing
+        hearing = self.hearing
         while True:
             while not hearing.changes:
                 await hearing.news.wait()
@@ -198,7 +215,7 @@ class Link:
                         await self._confirmed.wait()
 
     async def _catch_up(self) -> None:
-        hearing = self._hearing
+        hearing = self.hearing
         while True:
             while not hearing.due:
                 await hearing.news.wait()
@@ -258,7 +275,7 @@ class Link:
     def _touch(self) -> None:
         """Have the positions of what is heard kept, though nothing is published there."""
         now = trio.current_time()
-        for ear in self._hearing.ears.values():
+        for ear in self.hearing.ears.values():
             history = ear.history
             if history is not None and ear.last is not None and ear.touched < now - LINGER / 4:
                 ear.touched = now

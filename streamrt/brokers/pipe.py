@@ -29,6 +29,7 @@ from .connection import Ask, Connection, Elsewhere, Lost, NoScript, Refused
 from .envelope import field as entry_field
 from .envelope import record, seal
 from .hearing import Ear, Hearing
+from .mark_scripts import MARK_SCRIPTS
 from .names import Keys
 from .scripts import LINGER, PUBLISH, REPLAY
 
@@ -57,7 +58,7 @@ class Script:
 
 
 _PUBLISH, _REPLAY = Script(PUBLISH), Script(REPLAY)
-SCRIPTS: Sequence[Script] = (_PUBLISH, _REPLAY)
+SCRIPTS: Sequence[Script] = (_PUBLISH, _REPLAY, *map(Script, MARK_SCRIPTS))
 
 
 def _milliseconds(seconds: float) -> bytes:
@@ -121,7 +122,7 @@ class Question(Errand):
 
     def prepare(self, server: bytes) -> None:
         """See `Errand.prepare`."""
-        self.serialized_arguments = self._arguments(server)
+        self.serialized_arguments: Sequence[bytes] = self._arguments(server)
 
     def finish(self, answer: outcome.Maybe[Any]) -> None:
         """See `Errand.finish`."""
@@ -219,8 +220,8 @@ class Bundle(Errand):
         publications = self._publications.values()
         records = [record(publication, names.sender, self._number) for publication in publications]
         if history is None:
-            self.name = b"PUBLISH"
-            self.serialized_arguments = (keys.name, seal(records))
+            self.name: bytes = b"PUBLISH"
+            self.serialized_arguments: Sequence[bytes] = (keys.name, seal(records))
             return
         self.name = b"EVALSHA"
         arguments = [_PUBLISH.sha, *_opening(server, keys, history), b"%d" % history.messages, b"%d" % history.bytes]

@@ -19,7 +19,7 @@ import trio
 from attrs import frozen
 
 from streamrt.errors import APIError
-from streamrt.runtime.broker import Broker, Channel, History, Position, Publication, Replay
+from streamrt.runtime.broker import Broker, Channel, History, Mark, Marks, Position, Publication, Replay
 from streamrt.runtime.scopes import lone_error
 from streamrt.wire.waiting import Waiting
 
@@ -28,6 +28,7 @@ from .connection import Lost, Options, Refused
 from .envelope import SENDER_BYTES
 from .hearing import Hearing
 from .link import Link
+from .marking import Marking
 from .names import Names
 from .pipe import Unsent
 
@@ -72,7 +73,7 @@ class BrokerStatistics:
 
 @final
 class RedisBroker(Broker):
-    """Carries publications between all processes that name the same server; see `App`.
+    """Carries publications and marks between all processes that name the same server; see `App`.
 
     It needs Redis 6.2 or later, or Valkey, and ``pip install 'streamrt[redis]'``. It has one connection to publish, in
     a cluster one for each primary, and one to listen, whatever the number of topics.
@@ -90,6 +91,8 @@ class RedisBroker(Broker):
             noticed after 20 seconds at the latest.
         max_pause: Seconds between two attempts to connect again, at most; each pause is drawn from 0 to its limit, so
             that many processes do not come back at once. Default 5.
+        lease: Seconds until the members and streams of a process that was killed, or is cut off, are gone for others at
+            the latest; the same in all processes. Default 15. It is renewed every fifth of that, and ends after three.
         ssl_context: For TLS. Default: the certificates that the system trusts.
 
     Raises:
@@ -108,6 +111,7 @@ class RedisBroker(Broker):
         ping_interval: float = 10,
         ping_timeout: float = 10,
         max_pause: float = 5,
+        lease: float = 15,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         super().__init__()
@@ -118,6 +122,7 @@ class RedisBroker(Broker):
             ("ping_interval", ping_interval),
             ("ping_timeout", ping_timeout),
             ("max_pause", max_pause),
+            ("lease", lease),
         ):
             if not seconds > 0:
                 raise ValueError(f"{what} must be more than 0 seconds, not {seconds!r}")
@@ -136,8 +141,11 @@ class RedisBroker(Broker):
         self._space = f"{prefix}/{self._address.db}".encode()
         self._local = when_down == "deliver_locally"
         self._interval = ping_interval
+        self._timeout = ping_timeout
         self._max_pause = max_pause
+        self.lease = lease
         self._hearing = self._deaf()
+        self._marking = Marking(self)
         self._link: Link | None = None
         self._is_trying = False  # to connect again, for the first time since the connection was lost
         self._changed = Waiting()  # for those who wait until it has
@@ -151,7 +159,7 @@ class RedisBroker(Broker):
 
     def _deaf(self) -> Hearing:
         """Return what hears nothing yet, of a process that nobody else has been."""
-        return Hearing(Names(self._space, secrets.token_bytes(SENDER_BYTES)), self._deliver, self._lose)
+        return Hearing(Names(self._space, secrets.token_bytes(SENDER_BYTES)), self._deliver, self._lose, self._announce)
 
     @property
     def connected(self) -> bool:
@@ -178,15 +186,19 @@ class RedisBroker(Broker):
             BrokerError: There is no first connection.
         """
         self._hearing = self._deaf()
+        self.process: str = secrets.token_hex(8)
         with lone_error():
             async with trio.open_nursery() as nursery:
                 try:
                     await nursery.start(self._stay_connected)
                     yield
+                    with trio.move_on_after(self._timeout):
+                        await self._marking.told()
                 finally:
                     nursery.cancel_scope.cancel()
                     self._reason = "it is not running"
                     self._go_down(is_trying=False)
+                    self._marking = Marking(self)
 
     async def _stay_connected(self, *, task_status: trio.TaskStatus[None]) -> None:
         lasted = await self._live(task_status.started)
@@ -203,7 +215,7 @@ class RedisBroker(Broker):
 
     async def _live(self, begun: Callable[[], None]) -> float | None:
         """Connect, and be connected until that is over; return how many seconds that was, None if it never was."""
-        link = Link(self._address, self._options, self._hearing, self._settled, self._interval)
+        link = Link(self._address, self._options, self._hearing, self._marking, self._settled, interval=self._interval)
         begin: float | None = None
         lasted: float | None = None
         try:
@@ -231,6 +243,7 @@ class RedisBroker(Broker):
             self._since = time.time()
         self._link, self._is_trying = None, is_trying
         self._hearing.end()
+        self._marking.end()
         self._changed.wake_all()
 
     def _welcome_back(self) -> None:
@@ -305,6 +318,30 @@ class RedisBroker(Broker):
             raise self._unavailable()
         return Replay((), Position(secrets.token_hex(4), 0), recovered=False)  # a place in no history
 
+    def mark(self, channel: Channel, name: str, value: str | None) -> None:
+        """Set a mark, or clear it, as soon as the server can be told; see `Broker.mark`."""
+        self._marking.mark(channel, name, value)
+
+    async def marks(self, channel: Channel) -> Marks:
+        """Return all that is marked on a channel; see `Broker.marks`.
+
+        Without a connection, and with ``when_down="deliver_locally"``, these are the marks of this process.
+
+        Raises:
+            APIError: ``unavailable``: there is no connection, or no room for the position.
+        """
+        while (link := await self._linked()) is not None:
+            try:
+                return await self._marking.marks(channel, link)
+            except Lost:
+                await self._left(link)
+            except Refused as error:
+                raise APIError.unavailable("it cannot be read now who is there") from error
+        if not self._local:
+            raise self._unavailable()
+        own = [Mark(self.process, name, value) for name, value in self._marking.own(channel)]
+        return Marks(own, Position(secrets.token_hex(4), 0))
+
     async def _linked(self) -> Link | None:
         """Return the connection, once the attempt is over that is made when one was lost."""
         while self._link is None and self._is_trying:
@@ -330,6 +367,11 @@ class RedisBroker(Broker):
     def _lose(self, channel: Channel, position: Position | None) -> None:
         if self.lose is not None:
             self.lose(channel, position)
+
+    def _announce(self, channel: Channel, mark: Mark, position: Position) -> None:
+        self._marking.want()
+        if self.announce is not None:
+            self.announce(channel, mark, position)
 
     async def _settled(self) -> None:
         await (trio.lowlevel.checkpoint if self.settle is None else self.settle)()

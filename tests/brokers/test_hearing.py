@@ -13,7 +13,7 @@ from streamrt.brokers.envelope import record
 from streamrt.brokers.hearing import Ear, Hearing
 from streamrt.brokers.names import Names
 from streamrt.brokers.pipe import Pipe, Question, Unsent
-from streamrt.runtime.broker import Channel, Position, Publication, Replay
+from streamrt.runtime.broker import Channel, Mark, Position, Publication, Replay
 from streamrt.wire.transport import Frame
 
 ROOM = Channel("chat", "lobby")
@@ -55,7 +55,10 @@ def listener() -> Listener:
     def lose(_channel: Channel, position: Position | None) -> None:
         heard.append(f"lost, {position}")
 
-    hearing = Hearing(Names(b"space", b"myself.."), deliver, lose)
+    def announce(_channel: Channel, mark: Mark, position: Position) -> None:
+        heard.append(f"{mark.name}, {position}")
+
+    hearing = Hearing(Names(b"space", b"myself.."), deliver, lose, announce)
     ear = hearing.add(ROOM)
     hearing.opened(ear.keys.name)
     hearing.note(ROOM, HISTORY, Position("aa", 0))
@@ -131,7 +134,7 @@ def test_what_cannot_be_read_is_asked_for_once(listener: Listener) -> None:
 
 async def test_a_pipe_that_is_closed_sends_nothing() -> None:
     connection = Connection(("::1", 1), Options())
-    hearing = Hearing(Names(b"space", b"myself.."), lambda *_: None, lambda *_: None)
+    hearing = Hearing(Names(b"space", b"myself.."), lambda *_: None, lambda *_: None, lambda *_: None)
     pipe = Pipe(connection, b"run", hearing)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pipe.run)
