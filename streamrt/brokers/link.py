@@ -247,12 +247,12 @@ class Link:
                 pipe.put(question)
             for _ in range(2):  # a whole half is left for what was late because this process was
                 with trio.move_on_after(self._options.timeout / 2) as patience:
-                    await self._beaten.wait()
                     for question in questions:
                         try:
                             await question.answer()
                         except Refused as error:
                             raise self._because(Lost(str(error))) from None
+                    await self._beaten.wait()
                 if not patience.cancelled_caught:
                     break
             else:

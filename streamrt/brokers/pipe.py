@@ -131,7 +131,7 @@ class Question(Errand):
             trio.lowlevel.reschedule(self._task)
 
     async def answer(self) -> Any:
-        """Wait for the answer; cancelled, nobody hears it.
+        """Wait for the answer; cancelled, one may ask again.
 
         Raises:
             Lost: The connection is over.
@@ -147,7 +147,9 @@ class Question(Errand):
             await trio.lowlevel.wait_task_rescheduled(abort)
             self._task = None
         assert self._answer is not None
-        return self._answer.unwrap()
+        if isinstance(self._answer, outcome.Error):
+            raise self._answer.error
+        return self._answer.value
 
 
 @final

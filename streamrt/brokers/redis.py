@@ -86,9 +86,9 @@ class RedisBroker(Broker):
             and nowhere else, ever; nothing is kept of them.
         prefix: What all names on the server begin with. Applications that are not to hear each other have different
             ones; other databases of a server have other names anyway.
-        ping_interval: Seconds between two heartbeats. Default 10.
-        ping_timeout: Seconds until a server that says nothing is given up. Default 10. So a connection that is dead is
-            noticed after 20 seconds at the latest.
+        ping_interval: Seconds between two heartbeats. Default 5.
+        ping_timeout: Seconds until a server that says nothing is given up. Default 5. So a connection that is dead is
+            noticed after 10 seconds at the latest; and for so long, at most, what is sent cannot be cancelled.
         max_pause: Seconds between two attempts to connect again, at most; each pause is drawn from 0 to its limit, so
             that many processes do not come back at once. Default 5.
         lease: Seconds until the members and streams of a process that was killed, or is cut off, are gone for others at
@@ -108,8 +108,8 @@ class RedisBroker(Broker):
         *,
         when_down: WhenDown = "fail",
         prefix: str = "streamrt",
-        ping_interval: float = 10,
-        ping_timeout: float = 10,
+        ping_interval: float = 5,
+        ping_timeout: float = 5,
         max_pause: float = 5,
         lease: float = 15,
         ssl_context: ssl.SSLContext | None = None,

@@ -103,7 +103,7 @@ async def _serve(app: App, config: Config, drain: float) -> None:
 
             nursery.start_soon(listen)
             if WORKER in os.environ:
-                nursery.start_soon(watch_parent, int(os.environ[WORKER]))
+                nursery.start_soon(watch_parent, int(os.environ.pop(WORKER)))  # which is nobody else's
             await serve(app, config=config, shutdown_trigger=told.wait, drain_timeout=drain)
             nursery.cancel_scope.cancel()
 

@@ -176,10 +176,10 @@ class Exchange:
         self.rosters.expire(channel)
 
     async def _settle(self) -> None:
-        await trio.lowlevel.checkpoint()
         for room in list(self._new):
             while room.full and self._rooms.get(room.channel) is room:
                 await room.emptied.wait()
+        await trio.lowlevel.checkpoint()
 
     async def _fan_out(self, scope: trio.CancelScope) -> None:
         with scope:

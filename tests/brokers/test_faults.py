@@ -11,8 +11,9 @@ import pytest
 import trio
 import trio.testing
 
-from streamrt import APIError, History
-from streamrt.brokers import BrokerError
+from streamrt import APIError, App, History, Service, StreamInOut, Topic
+from streamrt.brokers import BrokerError, RedisBroker
+from streamrt.brokers.hearing import Hearing
 from streamrt.runtime.broker import Channel, Publication
 from streamrt.wire.transport import Frame
 from tests.brokers.process import HISTORY, OTHER, ROOM, Process, texts
@@ -398,7 +399,9 @@ async def test_a_server_that_greets_and_says_nothing_more_is_given_up(scheme: st
         nursery.cancel_scope.cancel()
 
 
-async def test_a_broker_whose_task_dies_takes_its_app_with_it(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_broker_whose_task_dies_takes_its_block_with_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(_channel: Channel, _publication: Publication) -> None:
         raise ZeroDivisionError("a fault of ours")
 
@@ -407,6 +410,26 @@ async def test_a_broker_whose_task_dies_takes_its_app_with_it(server: Server, mo
             await process.broker.subscribe(FLEETING)
             process.broker.deliver = broken
             await process.broker.publish(FLEETING, Publication(Frame(b"1")), None)
+            await trio.sleep_forever()
+
+
+async def test_and_its_app(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: object, name: bytes, payload: bytes) -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr(Hearing, "hear", broken)
+    topic, service = Topic("numbers", int), Service("test")
+
+    @service.stream_in_out("/talk", expose=True)
+    async def talk(stream: StreamInOut[int, int]) -> None:
+        async with topic.attach(stream):
+            async for number in stream:
+                await topic.publish(number)
+
+    app = App(service, broker=RedisBroker(server.url))
+    with pytest.raises(ZeroDivisionError, match="a fault of ours"):
+        async with app.client() as client, client.open(talk) as stream:
+            await stream.send(1)
             await trio.sleep_forever()
 
 

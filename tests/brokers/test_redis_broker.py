@@ -160,7 +160,12 @@ async def test_what_is_left_when_one_of_the_two_keys_is_evicted_is_not_mistaken_
 @pytest.mark.slow
 async def test_what_is_pushed_is_not_read_before_it_can_be_handed_on(server: Server) -> None:
     gate = trio.Event()
-    async with joined(server.url, ping_timeout=5) as slow, joined(server.url) as fast:
+
+    def published() -> int:
+        calls: int = server.ask("INFO", "commandstats")["cmdstat_publish"]["calls"]
+        return calls
+
+    async with joined(server.url, ping_timeout=1) as slow, joined(server.url, ping_interval=60) as fast:
         await slow.broker.subscribe(ROOM)
         slow.broker.settle = gate.wait
         for _ in range(400):
@@ -168,7 +173,10 @@ async def test_what_is_pushed_is_not_read_before_it_can_be_handed_on(server: Ser
         link = slow.broker._link  # type: ignore[attr-defined]
         buffered = link._ear._wire._push_message_buffer_in.statistics().current_buffer_used
         assert buffered < 10  # of what coredis would take, which is all 24 MB
+        before = published()
+        await until(lambda: published() >= before + 3)  # beats, to which there is no answer
         assert slow.statistics.connected  # being busy is no silence
+        assert slow.statistics.reconnects == 0
         gate.set()
         await slow.heard(ROOM, 400)
 

@@ -206,6 +206,17 @@ def test_who_interrupts_twice_ends_the_drain(tmp_path: Path, valkey: Server) -> 
         assert process.wait(PATIENCE) == 0
 
 
+def test_who_reloads_has_the_broker_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr("watchfiles.run_process", lambda *_, **options: ran.append(options["target"]))
+    monkeypatch.setenv("STREAMRT_BROKER", "")
+    with pytest.raises(SystemExit):
+        main(["run", "demo:app", "--reload", "--broker", "redis://:secret@localhost"])
+    assert os.environ["STREAMRT_BROKER"] == "redis://:secret@localhost"
+    [command] = ran
+    assert "secret" not in command
+
+
 # What is refused before anything runs.
 
 
