@@ -129,9 +129,9 @@ for _, one in ipairs(redis.call('ZRANGEBYSCORE', processes, '-inf', text(now))) 
   end
 end
 for i = 5, #ARGV do redis.call('ZADD', ended, text(now), ARGV[i]) end
-local mine = redis.call('ZRANGEBYSCORE', ended, '-inf', text(now), 'LIMIT', 0, 16)
-for _, one in ipairs(mine) do redis.call('ZADD', ended, text(now + claim), one) end
-return {lives and 1 or 0, mine}
+local gone = redis.call('ZRANGEBYSCORE', ended, '-inf', text(now))
+for _, one in ipairs(gone) do redis.call('ZADD', ended, text(now + claim), one) end
+return {lives and 1 or 0, gone}
 """
 """Renew a lease; return whether the process lives, and which have ended and are to be cleared by it.
 
@@ -143,10 +143,9 @@ SWEEP: Final = """
 local ended, channels = KEYS[1], KEYS[2]
 local process, claim = ARGV[1], tonumber(ARGV[2])
 for i = 3, #ARGV do redis.call('SREM', channels, ARGV[i]) end
+redis.call('ZREM', ended, process)
 local some = redis.call('SRANDMEMBER', channels, 64)
-if #some == 0 then
-  redis.call('ZREM', ended, process)
-else
+if #some > 0 then
   local clock = redis.call('TIME')
   local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
   redis.call('ZADD', ended, string.format('%.0f', now + claim), process)

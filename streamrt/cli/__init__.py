@@ -45,7 +45,7 @@ def run(
         bind: HOST:PORT; give it several times for several. Default: 127.0.0.1:8000.
         reload: Start again when a file below the working directory changes.
         drain: Seconds that open streams have to end on shutdown.
-        workers: Processes that serve it together. More than one need a broker, if the app has topics.
+        workers: Processes that serve it together. More than one need a broker, if the app has topics or users.
         broker: URL of what connects its topics with those of other processes, redis://localhost:6379. Default: the
             app's own.
     """

@@ -41,10 +41,11 @@ def run_workers(target: str, bind: Sequence[str], drain: float, workers: int, br
     A worker that ends meanwhile is replaced.
 
     Raises:
-        CommandError: An address cannot be bound, the app has topics and no broker, or a worker fails at its start.
+        CommandError: An address cannot be bound, the app has topics or users and no broker, or a worker fails at its
+            start.
     """
     app = connected(load_app(target), broker)  # so that what is wrong with it is told once
-    _check_topics(app, workers)
+    _check_connected(app, workers)
     config = listening(bind)
     log_to_stderr()
     with ExitStack() as stack:
@@ -67,12 +68,19 @@ def run_workers(target: str, bind: Sequence[str], drain: float, workers: int, br
         trio.run(_Workers(command, environment, [*descriptors, alive], drain).run, workers)
 
 
-def _check_topics(app: App, workers: int) -> None:
+def _check_connected(app: App, workers: int) -> None:
+    if app.host.broker is not None and not isinstance(app.host.broker, MemoryBroker):
+        return
     shared = [topic.name for topic in declared_topics() if not topic.local]
-    if shared and (app.host.broker is None or isinstance(app.host.broker, MemoryBroker)):
+    if shared:
         raise CommandError(
             f"there are topics ({', '.join(shared)}), and each of {workers} workers would have its own, which others "
             "do not hear: name what connects them, --broker redis://localhost:6379, or declare them as local=True"
+        )
+    if app.host.admission.user is not None:
+        raise CommandError(
+            f"the app tells users apart, App(user=...), and each of {workers} workers would know, and disconnect, its "
+            "own streams only: name what connects them, --broker redis://localhost:6379"
         )
 
 

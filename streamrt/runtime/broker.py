@@ -20,7 +20,8 @@ And it carries marks: what each process has set under names on a channel, for as
   then goes on from that position, misses no change;
 - the marks of a process that is gone, however it went, are cleared within `lease` seconds, and announced like others;
   a broker that ends has told what was cleared before, and leaves the others to that;
-- where announcements may have been lost, it says so (`lose`) once that is over, of each channel that is subscribed.
+- where announcements may have been lost, it says so (`lose`) once that is over, of each channel that is subscribed and
+  keeps no history.
 """
 
 from __future__ import annotations

@@ -246,6 +246,23 @@ def test_workers_whose_topics_nothing_connects_are_refused(
     assert "local=True" in error
 
 
+@pytest.mark.parametrize("broker", ["", "MemoryBroker()"])
+def test_workers_whose_users_nothing_connects_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broker: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("streamrt.cli.workers.declared_topics", list)
+    name = f"users_{len(broker)}"
+    (tmp_path / f"{name}.py").write_text(
+        f"from streamrt import App, MemoryBroker\napp = App(broker={broker or None}, user=str)\n"
+    )
+    error = refused(capsys, f"{name}:app", "--workers", "2")
+    assert (
+        "the app tells users apart, App(user=...), and each of 2 workers would know, and disconnect, its own" in error
+    )
+    assert "--broker redis://localhost:6379" in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
