@@ -36,11 +36,11 @@ def find_npm(session: nox.Session) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def generated_clients(session: nox.Session) -> Generator[list[str]]:
-    """Write the clients in Python of the tests' apps where none of our own settings are, and yield the files."""
+def generated_clients(session: nox.Session) -> Generator[tuple[str, list[str]]]:
+    """Write the clients in Python of the tests' apps where none of our own settings are; yield where, and the files."""
     with tempfile.TemporaryDirectory() as directory:
         session.run("python", "-m", "tests.codegen.write_clients", directory)
-        yield sorted(map(str, Path(directory).glob("*.py")))
+        yield directory, sorted(map(str, Path(directory).glob("*.py")))
 
 
 @nox.session
@@ -66,7 +66,7 @@ def lint(session: nox.Session) -> None:
     install(session, "lint")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
-    with generated_clients(session) as files, session.chdir(Path(files[0]).parent):
+    with generated_clients(session) as (directory, files), session.chdir(directory):
         session.run("ruff", "check", "--isolated", "--target-version=py311", *files)
     trio_rules = ("--select=ASYNC1,ASYNC2,ASYNC3", "--ignore=ASYNC109,ASYNC114,ASYNC124,ASYNC128")
     session.run("flake8", *trio_rules, "--extend-exclude=node_modules", *CHECKED)
@@ -79,7 +79,7 @@ def types(session: nox.Session) -> None:
     install(session, "types")
     session.run("mypy", *TYPED)
     session.run("pyright", *TYPED)
-    with generated_clients(session) as files:
+    with generated_clients(session) as (_, files):
         session.run("mypy", *files)
         session.run("pyright", *files)
     session.run("pyright", "--verifytypes", "streamrt", "--ignoreexternal")

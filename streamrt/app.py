@@ -48,7 +48,7 @@ class App:
         lifespan: An async context manager that is called with a nursery, entered before the first stream
             and left after the last. What it yields is there for handlers with `get_resources`; tasks
             started in the nursery are cancelled at the end, and their errors end the server.
-        broker: What connects the app's topics with those of other processes that have the same kind of broker.
+        broker: What connects the app's topics with those of other processes, such as `streamrt.brokers.RedisBroker`.
             Default: nothing, and the topics are those of all tasks in this Trio run.
         fallback: An ASGI application that takes plain HTTP requests. Default: they get a 404.
         limits: The limits of its streams, where an endpoint has none of its own.

@@ -16,6 +16,7 @@ from trio.testing import wait_all_tasks_blocked
 import streamrt
 from streamrt import App, Client, testing
 from streamrt.runtime.scopes import leaves, lone_error
+from tests.brokers import servers
 from tests.peers import CERTIFICATES, Peer, connect_socket
 
 OFFERED = ("encore-ws",)
@@ -166,3 +167,17 @@ async def served(
 def carrier(request: pytest.FixtureRequest) -> Carrier:
     factory: Callable[[], Carrier] = request.param
     return factory()
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Generator[servers.Server]:
+    """A Valkey for tests that leave it as it is."""
+    with servers.running("valkey") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis() -> Generator[servers.Server]:
+    """A Redis for tests that leave it as it is: the oldest that we speak to."""
+    with servers.running("redis") as server:
+        yield server

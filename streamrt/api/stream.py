@@ -40,6 +40,7 @@ class TopicPosition:
         position: Behind the last message of it that was received; None when the topic keeps no history.
         recovered: Whether everything has come since the position that was offered with ``resume``.
         missed: How many messages were left out because this end reads too slowly, since the stream was opened.
+        losses: How often the server may have missed messages itself, nobody knows how many.
     """
 
     topic: str
@@ -47,6 +48,7 @@ class TopicPosition:
     position: str | None = None
     recovered: bool = False
     missed: int = 0
+    losses: int = 0
 
 
 class Port(ABC):

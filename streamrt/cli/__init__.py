@@ -19,7 +19,8 @@ from .errors import CommandError
 from .gen import TargetLanguage, gen_client, gen_schema
 from .load import load_app
 from .routes import print_routes
-from .run import run_app, run_reloading
+from .run import BROKER, connected, run_app, run_reloading
+from .workers import run_workers
 
 commands: Commands = Commands(
     name="streamrt", help="Typed streaming APIs on Trio.", default_parameter=Parameter(negative=())
@@ -34,6 +35,8 @@ def run(
     bind: Annotated[list[str] | None, Parameter(consume_multiple=False)] = None,
     reload: bool = False,
     drain: float = 10,
+    workers: int = 1,
+    broker: Annotated[str | None, Parameter(env_var=BROKER)] = None,
 ) -> None:
     """Serve an app until SIGINT or SIGTERM.
 
@@ -42,12 +45,21 @@ def run(
         bind: HOST:PORT; give it several times for several. Default: 127.0.0.1:8000.
         reload: Start again when a file below the working directory changes.
         drain: Seconds that open streams have to end on shutdown.
+        workers: Processes that serve it together. More than one need a broker, if the app has topics or users.
+        broker: URL of what connects its topics with those of other processes, redis://localhost:6379. Default: the
+            app's own.
     """
     addresses = ["127.0.0.1:8000"] if bind is None else bind
+    if workers < 1:
+        raise CommandError(f"--workers is 1 or more, not {workers}")
+    if reload and workers > 1:
+        raise CommandError("--reload serves with one process, and --workers with several")
     if reload:
-        run_reloading(app, addresses, drain)
+        run_reloading(app, addresses, drain, broker)
+    elif workers > 1:
+        run_workers(app, addresses, drain, workers, broker)
     else:
-        run_app(load_app(app), addresses, drain)
+        run_app(connected(load_app(app), broker), addresses, drain)
 
 
 @commands.command

@@ -6,6 +6,7 @@ A broker moves publications between channels of the same name, wherever they are
 - once `subscribe` has returned, what is published is delivered, and after `unsubscribe` nothing is, until `subscribe`;
 - `unsubscribe` is a plain call, so that nothing can be left subscribed by a cancellation; one that is followed by a
   `subscribe` loses nothing that is published after that;
+- where a broker cannot keep this, because it has lost its connection, it says so (`lose`), or raises;
 - where a history is kept, every publication has a position: an epoch, which changes when a history begins anew, and an
   offset in it.
 
@@ -19,7 +20,8 @@ And it carries marks: what each process has set under names on a channel, for as
   then goes on from that position, misses no change;
 - the marks of a process that is gone, however it went, are cleared within `lease` seconds, and announced like others;
   a broker that ends has told what was cleared before, and leaves the others to that;
-- where announcements may have been lost, it says so (`lose`) once that is over, of each channel that is subscribed.
+- where announcements may have been lost, it says so (`lose`) once that is over, of each channel that is subscribed and
+  keeps no history.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from __future__ import annotations
 import secrets
 from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar, NamedTuple, TypeAlias, final
 
@@ -188,6 +190,10 @@ position is where the channel's history goes on, if it has one."""
 Announce: TypeAlias = Callable[[Channel, Mark, Position], None]
 """Tells this process of a mark that has changed, and the position behind that; a plain call as well."""
 
+Settle: TypeAlias = Callable[[], Awaitable[None]]
+"""Waits until what was delivered is handed on, and always lets others run. A broker that delivers what comes from
+outside calls it each time before it takes more: so what has not been handed on has a bound."""
+
 
 class Broker(ABC):
     """Carries publications and marks between processes; see the rules of this file.
@@ -203,9 +209,10 @@ class Broker(ABC):
     def __init__(self) -> None:
         self.process: str = secrets.token_hex(8)
         self.deliver: Deliver | None = None
-        """Set before anything else is asked of it, like the two others; None when it belongs to no exchange."""
+        """Set before anything else is asked of it, like the others; None when it belongs to no exchange."""
         self.lose: Lose | None = None
         self.announce: Announce | None = None
+        self.settle: Settle | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:

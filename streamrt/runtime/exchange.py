@@ -62,7 +62,8 @@ class Exchange:
             raise ValueError("this broker belongs to another app that is running; give each app one of its own")
         self.broker: Broker = broker
         self.rosters: Rosters = Rosters(broker)
-        broker.deliver, broker.lose, broker.announce = self._deliver, self._lose, self.rosters.announce
+        broker.deliver, broker.lose, broker.settle = self._deliver, self._lose, self._settle
+        broker.announce = self.rosters.announce
         self._attendances: dict[str, Attendance] = {}
         self._listeners: dict[Channel, Callable[[Publication], None]] = {}
         self._rooms: dict[Channel, Room] = {}
@@ -75,7 +76,7 @@ class Exchange:
 
     def close(self) -> None:
         """Let go of the broker."""
-        self.broker.deliver = self.broker.lose = self.broker.announce = None
+        self.broker.deliver = self.broker.lose = self.broker.settle = self.broker.announce = None
         self.rosters.close()
         for attendance in self._attendances.values():
             attendance.close()
@@ -149,8 +150,9 @@ class Exchange:
             await trio.lowlevel.checkpoint()
         while (room := self._rooms.get(channel)) is not None and room.full:
             await room.emptied.wait()
-        self.totals(terms).published += 1
+        totals = self.totals(terms)
         await self.broker.publish(channel, publication, terms.history)
+        totals.published += 1
 
     def _deliver(self, channel: Channel, publication: Publication) -> None:
         room = self._rooms.get(channel)
@@ -167,8 +169,17 @@ class Exchange:
         if self._idle:
             self._idle.wake()
 
-    def _lose(self, channel: Channel, _position: Position | None) -> None:
+    def _lose(self, channel: Channel, position: Position | None) -> None:
+        room = self._rooms.get(channel)
+        if room is not None:
+            room.lose(position)
         self.rosters.expire(channel)
+
+    async def _settle(self) -> None:
+        for room in list(self._new):
+            while room.full and self._rooms.get(room.channel) is room:
+                await room.emptied.wait()
+        await trio.lowlevel.checkpoint()
 
     async def _fan_out(self, scope: trio.CancelScope) -> None:
         with scope:
@@ -193,7 +204,12 @@ own_exchange: ContextVar[Exchange | None] = ContextVar("streamrt.exchange", defa
 
 def current_exchange() -> Exchange:
     """Return the exchange of this task's app, or that of the Trio run."""
-    exchange = own_exchange.get() or _shared.get()
+    return own_exchange.get() or shared_exchange()
+
+
+def shared_exchange() -> Exchange:
+    """Return the exchange of the Trio run."""
+    exchange = _shared.get()
     if exchange is None:
         exchange = Exchange(MemoryBroker())
         _shared.set(exchange)

@@ -81,6 +81,11 @@ class Subscriber(ABC):
         if self.handed is None or (self.handed.epoch == position.epoch and self.handed.offset < position.offset):
             self.handed = position
 
+    def note_loss(self, position: Position | None) -> None:
+        """Note where a history goes on, and that what was before is not to come."""
+        if position is not None:
+            self.handed = position
+
     @property
     def is_shy(self) -> bool:
         """Whether it skips what it has published itself."""
@@ -97,6 +102,14 @@ class Subscriber(ABC):
 
     def passed_over(self) -> None:
         """Note that what was published is not for this one. By default, that is nothing."""
+
+    @abstractmethod
+    def lose(self, position: Position | None) -> None:
+        """Note that something may be missing behind what was handed so far.
+
+        Args:
+            position: Where the history goes on, if there is one.
+        """
 
     def left(self) -> None:
         """Be out of the room. By default, nothing is left to do then."""
@@ -189,6 +202,16 @@ class Room:
         self._end += 1
         self._bytes += len(publication.frame)
         self._slice = None
+
+    def lose(self, position: Position | None) -> None:
+        """Tell everyone that something may be missing between what was noted before now and what comes."""
+        for subscriber in list(self.subscribers):
+            try:
+                subscriber.catch_up()
+                subscriber.lose(position)
+            except Exception:
+                _logger.exception("a subscriber of the topic %s cannot be told of a loss", self.terms.name)
+                subscriber.fail()
 
     def hand_out(self, until: float) -> bool:
         """Serve everyone, or go on where the time was over.

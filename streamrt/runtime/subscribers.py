@@ -170,17 +170,30 @@ class Pending:
 class Attachment(Subscriber):
     """A stream that hears a topic; see `Topic.attach`."""
 
-    __slots__ = ("_connection", "_held", "_pending", "_shy", "_teller", "_terms", "_tracked", "_writer", "recovered")
+    __slots__ = (
+        "_connection",
+        "_held",
+        "_lost",
+        "_pending",
+        "_shy",
+        "_teller",
+        "_terms",
+        "_tracked",
+        "_writer",
+        "recovered",
+    )
 
     def __init__(self, connection: Connection, channel: Channel, terms: Terms, *, exclude_self: bool) -> None:
         super().__init__()
         self.recovered: bool = False
-        """Whether everything that was published since the position that was asked for has been sent."""
+        """Whether everything that was published since the position that was asked for has been sent; no longer, once a
+        broker has lost its connection, and messages with it."""
         self._connection = connection
         self._writer = connection.writer
         self._terms = terms
         self._shy = exclude_self
         self._held = False
+        self._lost = False
         self._teller = Teller(channel, positions=terms.history is not None, in_order=terms.when_full != "latest")
         self._tracked = connection.is_told and terms.history is not None
         self._pending = Pending(terms, self, self._writer.outbox, self._teller if connection.is_told else None)
@@ -235,6 +248,20 @@ class Attachment(Subscriber):
         if self._tracked and not self._held and self.handed is not None:
             self._writer.push_whole(Batch([self._teller.position(self.handed)]))
 
+    def lose(self, position: Position | None) -> None:
+        """Tell the peer, if it can be told; see `Subscriber.lose`."""
+        self.recovered = False
+        if self._held:
+            self._lost = True
+            return
+        self.note_loss(position)
+        if self._connection.is_told and not self._writer.over:
+            # Where slots go out in another order, a position would be one of before what waits in them.
+            if self._tracked and position is not None and self._teller.in_order:
+                self._say([self._teller.position(position, recovered=False)])
+            else:
+                self._say([self._teller.gap(0)])
+
     def left(self) -> None:
         """Leave to the stream what has not gone out; see `Subscriber.left`."""
         if self._held or not self._pending.slots:
@@ -287,6 +314,8 @@ class Attachment(Subscriber):
         self._pending.outlet = self._writer.outbox
         if self._pending.slots:
             self._writer.outbox.add(self._pending.slots)
+        if self._lost:
+            self.lose(None)
 
     def _say(self, controls: Sequence[Frame]) -> None:
         for control in controls:
@@ -306,7 +335,8 @@ class Subscription(Subscriber, trio.abc.ReceiveChannel[M_co], Generic[M_co]):
     def __init__(self, terms: Terms) -> None:
         super().__init__()
         self.recovered: bool = False
-        """Whether everything that was published since the position that was asked for comes first."""
+        """Whether everything that was published since the position that was asked for comes first; no longer, once a
+        broker has lost its connection, and messages with it."""
         self._terms = terms
         self._pending = Pending(terms, self, None)
         self._replay: deque[Publication] = deque()
@@ -377,6 +407,10 @@ class Subscription(Subscriber, trio.abc.ReceiveChannel[M_co], Generic[M_co]):
         self.room.delivered -= dropped
         self.room.dropped += dropped
         self._filled.wake_all()
+
+    def lose(self, position: Position | None) -> None:
+        """See `Subscriber.lose`."""
+        self.recovered = False
 
     def overflow(self) -> None:
         """End with an error; see `Owner.overflow`."""

@@ -6,9 +6,10 @@ publishes never waits for anyone who reads slowly.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Hashable, Mapping
+from collections.abc import AsyncGenerator, Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, closing, nullcontext
 from typing import Any, Generic, TypeVar, cast, final, get_args
+from weakref import WeakSet
 
 import trio
 from attrs import frozen
@@ -22,7 +23,7 @@ from streamrt.wire.transport import Frame
 from .broker import RESERVED, Channel, History, Publication
 from .changes import Present
 from .connection import Connection
-from .exchange import Exchange, current_exchange
+from .exchange import Exchange, current_exchange, shared_exchange
 from .presence import A, Member, Presence
 from .room import Terms, WhenFull
 from .subscribers import Attachment, Subscription
@@ -30,6 +31,7 @@ from .subscribers import Attachment, Subscription
 M = TypeVar("M")
 
 _NO_SEAT = nullcontext()
+_declared: WeakSet[Topic[Any, Any]] = WeakSet()
 
 
 @final
@@ -91,6 +93,8 @@ class Topic(Generic[M, A]):
         backlog_bytes: The same in bytes of JSON. Default 1 MiB. One message always fits.
         history: What is kept for those who come back, or come late. Default: nothing.
         presence: What is told of who is attached. Default: nothing, and it costs nothing.
+        local: Whether the topic is one of this process alone, although the app has a broker: for what means nothing
+            elsewhere. Each process then has a topic of its own.
 
     Raises:
         TypeError: The messages cannot be carried; or `latest_by` is given, and `when_full` is not ``"latest"``.
@@ -117,6 +121,7 @@ class Topic(Generic[M, A]):
         backlog_bytes: int = 1 << 20,
         history: History | None = None,
         presence: Presence[A] | None = None,
+        local: bool = False,
     ) -> None:
         if not name:
             raise ValueError("a topic needs a name")
@@ -132,6 +137,7 @@ class Topic(Generic[M, A]):
                 raise ValueError(f"topic {name}: {what} must be a whole number, 1 or more, not {limit!r}")
         self.name: str = name
         self._presence = presence
+        self.local: bool = local
         self._terms = Terms(
             name=name,
             codec=codec(message),
@@ -141,6 +147,7 @@ class Topic(Generic[M, A]):
             backlog_bytes=backlog_bytes,
             history=history,
         )
+        _declared.add(self)
 
     def __repr__(self) -> str:
         return f"<Topic {self.name}>"
@@ -182,12 +189,13 @@ class Topic(Generic[M, A]):
         Raises:
             BrokenResourceError: The stream has ended; `ClosedResourceError`: it was closed on this side.
             ResourceExhausted: The peer has not read for `send_timeout`.
+            Unavailable: The app's broker has no connection.
             TypeError: This is no stream of streamrt that messages go out on; or `member` and `about` are not what the
                 topic's presence says.
             EncodeError: What is told about the member does not fit the type that the presence has for it.
         """
         connection = _connection_of(stream)
-        exchange, channel, history = current_exchange(), Channel(self.name, key), self._terms.history
+        exchange, channel, history = self._exchange(), Channel(self.name, key), self._terms.history
         attachment = Attachment(connection, channel, self._terms, exclude_self=exclude_self)
         seat = self._seat(exchange, key, member, about, unseen=unseen)
         if since is None and history is not None:
@@ -211,9 +219,12 @@ class Topic(Generic[M, A]):
 
         Yields:
             A receive channel.
+
+        Raises:
+            Unavailable: The app's broker has no connection.
         """
         subscription: Subscription[M] = Subscription(self._terms)
-        exchange, channel, history = current_exchange(), Channel(self.name, key), self._terms.history
+        exchange, channel, history = self._exchange(), Channel(self.name, key), self._terms.history
         await trio.lowlevel.checkpoint()
         with exchange.inside(channel, self._terms, subscription), closing(subscription):
             await exchange.broker.subscribe(channel)
@@ -242,7 +253,7 @@ class Topic(Generic[M, A]):
                         case Joined(member): await stream.send(Came(member.name))
                         case Left(member): await stream.send(Went(member.name))
         """
-        declared, exchange = self._declared_presence(), current_exchange()
+        declared, exchange = self._declared_presence(), self._exchange()
         exchange.totals(self._terms)
         await trio.lowlevel.checkpoint()
         with exchange.rosters.inside(self._marked(key), declared) as roster:
@@ -266,7 +277,8 @@ class Topic(Generic[M, A]):
     async def publish(self, message: M, *, key: str = "", exclude: Stream | None = None) -> None:
         """Send a message to everyone who is attached or subscribed.
 
-        It never waits for a subscriber. Cancelled, it has published nothing.
+        It never waits for a subscriber; with a broker, for that to have the message, and for the message to be back.
+        Cancelled, it has published nothing.
 
         Args:
             message: The message. It is encoded once.
@@ -275,6 +287,7 @@ class Topic(Generic[M, A]):
 
         Raises:
             EncodeError: The message does not fit the type of the topic. Nothing was published.
+            Unavailable: The app's broker cannot publish it, or its connection was lost meanwhile, and nobody knows.
         """
         terms = self._terms
         name = None if terms.latest_by is None else terms.latest_by(message)
@@ -285,7 +298,7 @@ class Topic(Generic[M, A]):
             exclude=None if exclude is None else exclude.request.connection_id,
             name=name,
         )
-        await current_exchange().publish(Channel(self.name, key), terms, publication)
+        await self._exchange().publish(Channel(self.name, key), terms, publication)
 
     def _declared_presence(self) -> Presence[A]:
         if self._presence is None:
@@ -319,7 +332,7 @@ class Topic(Generic[M, A]):
 
     def statistics(self) -> TopicStatistics:
         """Return what is counted of the topic."""
-        exchange = current_exchange()
+        exchange = self._exchange()
         totals = exchange.totals(self._terms)
         rooms = list(exchange.rooms(self._terms))
         return TopicStatistics(
@@ -337,6 +350,14 @@ class Topic(Generic[M, A]):
                 for room in rooms
             },
         )
+
+    def _exchange(self) -> Exchange:
+        return shared_exchange() if self.local else current_exchange()
+
+
+def declared_topics() -> Sequence[Topic[Any, Any]]:
+    """Return the topics that have been declared in this process, and not been forgotten since, by their names."""
+    return sorted(_declared, key=lambda topic: topic.name)
 
 
 def _connection_of(stream: object) -> Connection:

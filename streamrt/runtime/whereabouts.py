@@ -58,5 +58,6 @@ class Whereabouts:
             recovered = known.recovered if notice.recovered is None else notice.recovered
             known = attrs.evolve(known, position=notice.position, recovered=recovered)
         else:
-            known = attrs.evolve(known, missed=known.missed + notice.missed)
+            losses = known.losses + (notice.missed == 0)  # nobody knows of how many
+            known = attrs.evolve(known, missed=known.missed + notice.missed, losses=losses)
         self.positions = {**{of: at for of, at in self.positions.items() if of != channel}, channel: known}

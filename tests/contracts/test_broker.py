@@ -4,8 +4,8 @@ A broker that delivers late is given its time: a test waits for messages, and be
 for another that was published after it.
 """
 
-from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Iterable
+import secrets
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import attrs
@@ -14,68 +14,13 @@ import trio
 from trio.testing import MockClock
 
 from streamrt import History, MemoryBroker
-from streamrt.runtime.broker import Broker, Channel, Position, Publication
+from streamrt.brokers import RedisBroker
+from streamrt.runtime.broker import Channel, Position, Publication
 from streamrt.wire.transport import Frame
+from tests.brokers.process import HISTORY, OTHER, ROOM, Process, texts
+from tests.brokers.servers import Server
 
-ROOM, OTHER = Channel("chat", "lobby"), Channel("chat", "kitchen")
-HISTORY = History()
 BRIEF = History(seconds=2)
-
-
-def texts(publications: Iterable[Publication]) -> list[str]:
-    return [publication.frame.message for publication in publications]
-
-
-@attrs.define(eq=False)
-class Process:
-    """A process that has a broker, which runs, and what was delivered to it."""
-
-    broker: Broker
-    delivered: defaultdict[Channel, list[Publication]] = attrs.Factory(
-        lambda: defaultdict[Channel, list[Publication]](list)
-    )
-    _news: trio.Event = attrs.Factory(trio.Event)
-
-    def __attrs_post_init__(self) -> None:
-        self.broker.deliver = self._deliver
-
-    def _deliver(self, channel: Channel, publication: Publication) -> None:
-        self.delivered[channel].append(publication)
-        self._news.set()
-        self._news = trio.Event()
-
-    async def publish(self, channel: Channel, *messages: str, history: History | None = None) -> None:
-        for message in messages:
-            await self.broker.publish(channel, Publication(Frame(message.encode())), history)
-
-    async def keep(self, *messages: str, channel: Channel = ROOM, history: History = HISTORY) -> str:
-        """Publish messages to a channel that has a history; return the position behind them."""
-        await self.publish(channel, *messages, history=history)
-        return str((await self.broker.replay(channel, None, history)).position)
-
-    async def heard(self, channel: Channel, count: int) -> list[str]:
-        """Wait until so many messages have been delivered; return all that have."""
-        while len(self.delivered[channel]) < count:
-            await self._news.wait()
-        return texts(self.delivered[channel])
-
-    async def all_is_delivered(self) -> None:
-        """Wait for a message that is published after all others, on a channel of its own."""
-        last = Channel("last", str(len(self.delivered)))
-        await self.broker.subscribe(last)
-        await self.publish(last, "0")
-        await self.heard(last, 1)
-        self.broker.unsubscribe(last)
-
-    async def missed(
-        self, since: str | None, *, channel: Channel = ROOM, history: History = HISTORY
-    ) -> tuple[list[str], bool]:
-        """Return what is replayed, and whether that is everything."""
-        replay = await self.broker.replay(channel, since, history)
-        epoch, end = replay.position.epoch, replay.position.offset
-        positions = [publication.position for publication in replay.publications]
-        assert positions == [Position(epoch, offset) for offset in range(replay.start.offset + 1, end + 1)]
-        return texts(replay.publications), replay.recovered
 
 
 @attrs.frozen
@@ -98,10 +43,29 @@ async def memory() -> AsyncGenerator[Process]:
         yield Process(broker)
 
 
-@pytest.fixture(params=[Kind(memory, rate=0)], ids=lambda kind: kind.opens.__name__)
+def over(server: Server) -> Callable[[], AbstractAsyncContextManager[Process]]:
+    @asynccontextmanager
+    async def opens() -> AsyncGenerator[Process]:
+        broker = RedisBroker(server.url, prefix=secrets.token_hex(4))
+        async with broker.running():
+            yield Process(broker)
+
+    return opens
+
+
+SERVERS = ("valkey", "redis")
+
+
+@pytest.fixture(params=["memory", *SERVERS])
 def kind(request: pytest.FixtureRequest) -> Kind:
-    kind: Kind = request.param
-    return kind
+    if request.param == "memory":
+        return Kind(memory, rate=0)
+    return Kind(over(request.getfixturevalue(request.param)), rate=1)
+
+
+slow_over_servers = pytest.mark.parametrize(
+    "kind", ["memory", *(pytest.param(server, marks=pytest.mark.slow) for server in SERVERS)], indirect=True
+)
 
 
 @pytest.fixture
@@ -417,6 +381,7 @@ async def test_a_history_is_bounded_in_bytes_and_one_message_always_fits(process
     assert await process.missed(History.OLDEST, history=small) == (["f"], True)
 
 
+@slow_over_servers
 async def test_a_history_is_bounded_in_time(process: Process, clock: MockClock) -> None:
     start = await process.keep("1", history=BRIEF)
     await pass_time(clock, 1.25)
@@ -432,6 +397,7 @@ async def test_a_history_is_bounded_in_time(process: Process, clock: MockClock) 
     assert await process.missed(end, history=BRIEF) == ([], True)
 
 
+@slow_over_servers
 async def test_a_history_that_was_forgotten_recovers_nothing(process: Process, clock: MockClock) -> None:
     start = await process.keep(history=BRIEF)
     position = await process.keep("1", history=BRIEF)
@@ -447,6 +413,7 @@ async def test_a_history_that_was_forgotten_recovers_nothing(process: Process, c
     assert await process.missed(History.OLDEST, history=BRIEF) == (["3", "4"], True)
 
 
+@slow_over_servers
 async def test_a_history_is_forgotten_by_its_own_time_and_not_by_that_of_another(
     process: Process, clock: MockClock
 ) -> None:
@@ -460,6 +427,7 @@ async def test_a_history_is_forgotten_by_its_own_time_and_not_by_that_of_another
     assert await process.missed(position, channel=long) == (["2"], True)
 
 
+@slow_over_servers
 async def test_a_history_that_somebody_asks_for_is_not_forgotten(process: Process, clock: MockClock) -> None:
     position = await process.keep("1", history=BRIEF)
     for _ in range(3):
@@ -470,6 +438,7 @@ async def test_a_history_that_somebody_asks_for_is_not_forgotten(process: Proces
     assert await process.missed(position, history=BRIEF) == (["2"], True)
 
 
+@slow_over_servers
 async def test_each_of_a_thousand_keys_has_a_history_of_its_own(process: Process) -> None:
     channels = [Channel("chat", str(number)) for number in range(1000)]
     positions = [await process.keep(channel.key, "x", channel=channel) for channel in channels]

@@ -4,9 +4,10 @@ Those of several processes are for brokers that connect several. In memory there
 what is played here beside it is a broker between the processes of a test (`tests.contracts.shared`).
 """
 
+import secrets
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import attrs
@@ -15,9 +16,12 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from streamrt import History, MemoryBroker
+from streamrt.brokers import RedisBroker
 from streamrt.runtime.broker import Broker, Channel, Mark, Position
+from tests.brokers.servers import Server
+from tests.brokers.stage import Proxy, joined, until
 from tests.contracts.shared import SharedBroker, Switchboard
-from tests.contracts.test_broker import OTHER, ROOM, Process, pass_time
+from tests.contracts.test_broker import OTHER, ROOM, SERVERS, Process, pass_time
 
 Marked = dict[tuple[str, str], str]
 """Values, by process and name."""
@@ -107,7 +111,7 @@ class Kind:
 
     opens: Callable[[Any], AbstractAsyncContextManager[Marker]]
     rate: float
-    place: Callable[[], Any] = object
+    place: Callable[[], AbstractAsyncContextManager[Any]] = nullcontext
     kills: Callable[[Marker], None] | None = None
     cuts: Callable[[Marker], AbstractAsyncContextManager[None]] | None = None
 
@@ -139,19 +143,55 @@ async def cut_shared(process: Marker) -> AsyncGenerator[None]:
     process.broker.mend()
 
 
-def name_of(kind: Kind) -> str:
-    return kind.opens.__name__
+LEASE = 2.0
+"""Seconds: more than the machine that runs the tests may be late."""
 
 
-KINDS = [Kind(memory, rate=0), Kind(shared, rate=0, place=Switchboard, kills=kill_shared, cuts=cut_shared)]
-several = pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.kills], ids=name_of, indirect=True)
-severable = pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.cuts], ids=name_of, indirect=True)
+def over(server: Server) -> Kind:
+    """Return the kind of broker over a server; there is a line between it and each process, which can be cut."""
+    prefix = secrets.token_hex(4)
+    lines: dict[Broker, Proxy] = {}
+
+    @asynccontextmanager
+    async def place() -> AsyncGenerator[list[Proxy]]:
+        async with Proxy(server.port).running() as one, Proxy(server.port).running() as other:
+            yield [one, other]
+
+    @asynccontextmanager
+    async def opens(free: list[Proxy]) -> AsyncGenerator[Marker]:
+        line = free.pop()
+        async with joined(line.url, prefix=prefix, lease=LEASE) as process:
+            lines[process.broker] = line
+            yield Marker(process.broker)
+
+    def kill(process: Marker) -> None:
+        lines[process.broker].cut(for_now=False)
+
+    @asynccontextmanager
+    async def cut(process: Marker) -> AsyncGenerator[None]:
+        assert isinstance(process.broker, RedisBroker)
+        kill(process)
+        await until(lambda: not process.broker.connected)  # type: ignore[attr-defined]
+        yield
+        lines[process.broker].is_closed = False
+
+    return Kind(opens, rate=1, place=place, kills=kill, cuts=cut)
 
 
-@pytest.fixture(params=KINDS, ids=name_of)
+KINDS = {
+    "memory": Kind(memory, rate=0),
+    "shared": Kind(shared, rate=0, place=lambda: nullcontext(Switchboard()), kills=kill_shared, cuts=cut_shared),
+}
+several = pytest.mark.parametrize("kind", ["shared", *SERVERS], indirect=True)
+several_slow = pytest.mark.parametrize(
+    "kind", ["shared", *(pytest.param(server, marks=pytest.mark.slow) for server in SERVERS)], indirect=True
+)
+"""For tests in which leases end."""
+
+
+@pytest.fixture(params=[*KINDS, *SERVERS])
 def kind(request: pytest.FixtureRequest) -> Kind:
-    kind: Kind = request.param
-    return kind
+    return KINDS.get(request.param) or over(request.getfixturevalue(request.param))
 
 
 @pytest.fixture
@@ -161,8 +201,9 @@ def clock(kind: Kind) -> MockClock:
 
 
 @pytest.fixture
-def place(kind: Kind) -> Any:
-    return kind.place()
+async def place(kind: Kind) -> AsyncGenerator[Any]:
+    async with kind.place() as place:
+        yield place
 
 
 @pytest.fixture
@@ -327,7 +368,7 @@ async def test_a_broker_that_runs_again_is_another_process(kind: Kind, place: An
         assert process.broker.process != before
 
 
-@several
+@several_slow
 async def test_the_marks_of_a_process_that_is_killed_end_with_its_lease_and_that_is_announced(
     kind: Kind, process: Marker, other: Marker, clock: MockClock
 ) -> None:
@@ -346,7 +387,7 @@ async def test_the_marks_of_a_process_that_is_killed_end_with_its_lease_and_that
         assert await process.all_marks(channel) == mine
 
 
-@several
+@several_slow
 async def test_the_marks_of_a_process_that_lives_outlast_its_lease(
     process: Marker, other: Marker, clock: MockClock
 ) -> None:
@@ -358,7 +399,7 @@ async def test_the_marks_of_a_process_that_lives_outlast_its_lease(
     assert await process.all_marks(ROOM) == {(other.broker.process, "ada"): "1"}
 
 
-@several
+@several_slow
 async def test_a_process_that_has_ended_leaves_no_mark_behind(
     kind: Kind, place: Any, process: Marker, clock: MockClock
 ) -> None:
@@ -380,7 +421,7 @@ async def test_a_process_that_ends_has_told_what_it_has_cleared(kind: Kind, plac
     await process.told(ROOM, lambda marked: not marked)
 
 
-@severable
+@several
 async def test_what_is_marked_without_a_connection_is_there_once_there_is_one_again(
     kind: Kind, process: Marker, other: Marker
 ) -> None:
@@ -402,7 +443,7 @@ async def test_what_is_marked_without_a_connection_is_there_once_there_is_one_ag
     assert await process.all_marks(ROOM) == other.marked(ROOM)
 
 
-@severable
+@several_slow
 async def test_a_process_that_comes_back_after_its_lease_has_its_marks_again(
     kind: Kind, process: Marker, other: Marker, clock: MockClock
 ) -> None:
