@@ -12,7 +12,6 @@ import math
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from .family import family, kill
 from .meter import LoadError, Measurement, Server
 from .peers import OURS, PEERS
 from .results import DISTURBED, Result, Run
@@ -148,7 +148,7 @@ def running(scenario: Scenario, name: str, cores: Sequence[int], seconds: float)
             error.add_note(log.read().decode(errors="replace")[-2000:])
             raise
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
+            kill(*family(process.pid))
 
 
 def _allow_descriptors(connections: int) -> int:

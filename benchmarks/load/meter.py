@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import final
 
 from attrs import evolve, field, frozen
 
+from .family import family
 from .peers import Speech
 
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -27,7 +27,7 @@ class Server:
     """A server that runs, and listens on loopback.
 
     Args:
-        pid: Its process; of several, the one that leads their process group.
+        pid: Its process; of several, the one that has begun the others.
         port: Where it listens.
         speech: What it speaks over TCP.
     """
@@ -67,7 +67,7 @@ class Meter:
         self._server = server
         self._began = time.perf_counter()
         self._client = time.process_time()
-        self._processes = _group(server.pid)
+        self._processes = family(server.pid)
         self._busy = self._busy_seconds()
         self._waited = self._waited_seconds()
 
@@ -134,17 +134,6 @@ class Window:
 def resident_bytes(server: Server) -> int:
     """Return what a server has in memory; the second figure is resident pages, see proc(5)."""
     return int(Path(f"/proc/{server.pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
-
-
-def _group(leader: int) -> Sequence[int]:
-    """Return the processes of a group; of one that leads none, itself."""
-    group = [leader]
-    for path in Path("/proc").glob("[0-9]*"):
-        pid = int(path.name)
-        with suppress(ProcessLookupError):  # it may be over meanwhile
-            if pid != leader and os.getpgid(pid) == leader:
-                group.append(pid)
-    return group
 
 
 def _idle_seconds(cores: Collection[int]) -> float:

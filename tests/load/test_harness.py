@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks.load import __main__ as command
 from benchmarks.load import harness, loads, meter, relay, wire
+from benchmarks.load.family import family
 from benchmarks.load.meter import Measurement, Server
 from benchmarks.load.peers import OURS, PEERS
 from benchmarks.load.results import Result, Results
@@ -161,9 +162,8 @@ def test_a_server_of_several_processes_is_measured_as_one_and_ends_with_all_of_t
     scenario, processes = SCENARIOS["redis-fanout"], list[int]()
     with harness.pinned() as cores, harness.running(scenario, OURS, cores, 1) as server:
         with relay._spread(server, "/hear", wire.WORKERS):  # so that all have started
-            group = meter._group(server.pid)
-        assert len(group) >= 2 + wire.WORKERS  # with the Valkey, and their leader
-        processes += map(os.pidfd_open, group)
+            processes += map(os.pidfd_open, family(server.pid))
+        assert len(processes) == 3 + wire.WORKERS  # with the Valkey, their parent, and the leader
     for process in processes:
         assert select.select([process], [], [], 10) == ([process], [], [])  # it can be read once it is over
         os.close(process)
@@ -173,7 +173,7 @@ def test_a_server_of_several_processes_is_measured_as_one_and_ends_with_all_of_t
 def test_a_server_of_several_processes_ends_by_itself() -> None:
     module = [sys.executable, "-m", "benchmarks.load.servers", OURS, "0", "1", "redis"]
     output = subprocess.DEVNULL
-    with subprocess.Popen(module, cwd=ROOT, stdout=output, stderr=output, process_group=0) as server:
+    with subprocess.Popen(module, cwd=ROOT, stdout=output, stderr=output) as server:
         assert server.wait(timeout=60) == -signal.SIGKILL
 
 
@@ -183,7 +183,7 @@ def test_processes_that_wait_for_each_other_are_not_disturbed(
 ) -> None:
     now = 0.0
     monkeypatch.setattr(meter.time, "perf_counter", lambda: now)
-    monkeypatch.setattr(meter, "_group", lambda leader: [leader, leader])
+    monkeypatch.setattr(meter, "family", lambda pid: [pid, pid])
     monkeypatch.setattr(meter, "_busy_seconds", lambda pid: now * busy / 2)
     monkeypatch.setattr(meter, "_idle_seconds", lambda cores: now * (len(cores) - 0.8))
     monkeypatch.setattr(meter, "_waited_seconds", lambda pid: 0)

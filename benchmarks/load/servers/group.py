@@ -1,6 +1,6 @@
 """A server of several processes: workers that exchange messages over a Valkey, which runs beside them.
 
-All of them are one process group. Its leader does nothing but end them: when their time is up, or one has ended.
+Their leader does nothing but end all of them: when their time is up, or the Valkey or the server has ended.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import time
 from importlib import import_module
 from typing import Any, Never
 
+from benchmarks.load.family import family, kill
+
 URL = "REDIS_URL"
 """The variable of the environment with which workers find the Valkey."""
 
@@ -21,7 +23,6 @@ PATIENCE = 10.0
 
 def lead(seconds: int) -> None:
     """Start a Valkey, and go on in another process; this one stays behind as the leader, for so many seconds."""
-    assert os.getpgrp() == os.getpid()  # or it would end those who have started it, too
     os.environ[URL] = _start_valkey()
     if os.fork():
         signal.signal(signal.SIGALRM, lambda *_: _end_all())
@@ -31,8 +32,9 @@ def lead(seconds: int) -> None:
 
 
 def _end_all() -> Never:
-    os.killpg(0, signal.SIGKILL)
-    raise AssertionError("this process is one of them")
+    leader, *others = family(os.getpid())
+    kill(*others, leader)
+    raise AssertionError("it has killed itself")
 
 
 def _start_valkey() -> str:

@@ -1,19 +1,17 @@
-"""streamrt over Redis, in several workers; all else is as in `streamrt`."""
+"""streamrt over Redis, in workers of its own command; all else is as in `streamrt`."""
 
 from __future__ import annotations
 
 import os
-from functools import partial
 from socket import socket
 
 import trio
-from streamrt.brokers import RedisBroker
 
-import streamrt
 from benchmarks.load import wire
 from benchmarks.load.servers import group
 from benchmarks.load.servers.streamrt import Message, Order, ticks
 from streamrt import App, Service, StreamInOut, StreamOut, Topic
+from streamrt.cli import main
 
 service = Service("load")
 topic = Topic("bench.ticks", Message)
@@ -36,12 +34,10 @@ async def tell(stream: StreamInOut[Order, Message]) -> None:
             await topic.publish(tick)
 
 
-app = App(service, broker=RedisBroker(os.environ[group.URL]))
+app = App(service)
 
 
 def serve(listener: socket) -> None:
-    """Serve."""
-    for _ in range(wire.WORKERS - 1):
-        if os.fork() == 0:
-            break
-    trio.run(partial(streamrt.serve, app, f"fd://{listener.detach()}"))
+    """Run ``streamrt run --workers``."""
+    broker, bind = os.environ[group.URL], f"fd://{listener.detach()}"
+    main(["run", f"{__name__}:app", "--workers", str(wire.WORKERS), "--broker", broker, "--bind", bind])
