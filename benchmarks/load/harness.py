@@ -19,6 +19,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from . import relay, wire
 from .family import family, kill
 from .meter import LoadError, Measurement, Server
 from .peers import OURS, PEERS
@@ -77,7 +78,7 @@ def _measure(
 
 
 def profile(scenario: Scenario, seconds: float, graph: Path) -> None:
-    """Load streamrt, and have py-spy sample it meanwhile.
+    """Load streamrt, and have py-spy sample it meanwhile, or one of its workers.
 
     Args:
         scenario: What to do with it.
@@ -94,9 +95,9 @@ def profile(scenario: Scenario, seconds: float, graph: Path) -> None:
     shape = "flamegraph" if graph.suffix == ".svg" else "raw"
     with pinned() as cores, running(scenario, OURS, cores, seconds) as server:
         # It writes its own command line into the graph, which should not tell where this machine keeps its files.
-        sampling = f"record --pid {server.pid} --rate 500 --duration {math.ceil(seconds)} --format {shape}"
-        workers = ["--subprocesses"] if scenario.over_redis else []
-        command = ["py-spy", *sampling.split(), *workers, "--output", graph.name]
+        pid = _worker(server) if scenario.over_redis else server.pid
+        sampling = f"record --pid {pid} --rate 500 --duration {math.ceil(seconds)} --format {shape} --output"
+        command = ["py-spy", *sampling.split(), graph.name]
         with subprocess.Popen(command, executable=py_spy, cwd=graph.parent, stdout=subprocess.DEVNULL) as spy:  # noqa: S603 - found above
             try:
                 scenario.load(server, scenario.connections, seconds)
@@ -104,6 +105,12 @@ def profile(scenario: Scenario, seconds: float, graph: Path) -> None:
                     raise LoadError("py-spy has failed, and told why")
             finally:
                 spy.kill()
+
+
+def _worker(server: Server) -> int:
+    """Return the process of a worker, once all of them serve; they are what was begun last."""
+    with relay.spread(server, "/hear", wire.WORKERS):
+        return family(server.pid)[-1]
 
 
 @contextmanager

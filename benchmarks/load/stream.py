@@ -12,7 +12,7 @@ import select
 import socket
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from typing import Any, TypeAlias, final
+from typing import TypeAlias, final
 
 from attrs import define
 
@@ -67,18 +67,9 @@ class Stream:
         Raises:
             LoadError: It is not.
         """
-        if self.parse(frame) != expected:
-            raise LoadError(f"expected a text frame of {expected!r:.200}, got {frame[:200]!r}")
-
-    def parse(self, frame: bytes) -> Any:
-        """Return the value of a message; None when the frame is none."""
         split = split_frame(frame)
-        if split is None or split[0] != TEXT:
-            return None
-        if self.server.speech != "socket.io":
-            return json.loads(split[1])
-        event = json.loads(split[1].removeprefix(b"42"))
-        return event[1] if event[0] == "message" else None
+        if split is None or split[0] != TEXT or self._parse(split[1]) != expected:
+            raise LoadError(f"expected a text frame of {expected!r:.200}, got {frame[:200]!r}")
 
     def open(self, path: str) -> Opening:
         """Open it, step by step."""
@@ -134,6 +125,12 @@ class Stream:
         if not payload.startswith(beginning):
             raise LoadError(f"expected a packet that begins with {beginning!r}, got {payload!r:.200}")
         self.received = self.received[size:]
+
+    def _parse(self, payload: bytes) -> object:
+        if self.server.speech != "socket.io":
+            return json.loads(payload)
+        event = json.loads(payload.removeprefix(b"42"))
+        return event[1] if event[0] == "message" else None
 
 
 @contextmanager

@@ -159,7 +159,7 @@ def test_each_worker_has_its_part_and_what_is_too_much_is_closed() -> None:
             for connection in there:
                 connection.recv(4096)
 
-    with serving(serve) as server, relay._spread(server, "/hear", 4) as streams:
+    with serving(serve) as server, relay.spread(server, "/hear", 4) as streams:
         ports = [stream.sock.getsockname()[1] for stream in streams]
     assert [worker_of[port] for port in ports] == [1, 2, 1, 2]
     assert surplus == [b""]
@@ -180,7 +180,7 @@ def test_another_number_of_workers_voids_the_measurement(workers: list[int], the
         thread.start()
         server = Server(os.getpid(), listener.getsockname()[1])
         expected = rf"expected {len(workers) // 2} streams in each of 2 workers, got {there}$"
-        with pytest.raises(LoadError, match=expected), relay._spread(server, "/hear", len(workers)):
+        with pytest.raises(LoadError, match=expected), relay.spread(server, "/hear", len(workers)):
             pass
         listener.shutdown(socket.SHUT_RDWR)
         thread.join()
@@ -196,6 +196,6 @@ def test_what_does_not_say_where_it_is_voids_the_measurement(greeting: object) -
     with (
         serving(serve) as server,
         pytest.raises(LoadError, match="expected a text frame of"),
-        relay._spread(server, "/hear", 1),
+        relay.spread(server, "/hear", 1),
     ):
         pass

