@@ -19,6 +19,8 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from . import relay, wire
+from .family import family, kill
 from .meter import LoadError, Measurement, Server
 from .peers import OURS, PEERS
 from .results import DISTURBED, Result, Run
@@ -68,7 +70,7 @@ def run(
 def _measure(
     scenario: Scenario, server: str, connections: int, seconds: float, attempts: int = ATTEMPTS
 ) -> Measurement:
-    with pinned() as core, running(server, core, seconds) as process:
+    with pinned() as cores, running(scenario, server, cores, seconds) as process:
         measurement = scenario.load(process, connections, seconds)
     if measurement.waited > DISTURBED and attempts > 1:
         return _measure(scenario, server, connections, seconds, attempts - 1)
@@ -76,7 +78,7 @@ def _measure(
 
 
 def profile(scenario: Scenario, seconds: float, graph: Path) -> None:
-    """Load streamrt, and have py-spy sample it meanwhile.
+    """Load streamrt, and have py-spy sample it meanwhile, or one of its workers.
 
     Args:
         scenario: What to do with it.
@@ -91,9 +93,10 @@ def profile(scenario: Scenario, seconds: float, graph: Path) -> None:
     if py_spy is None:
         raise LoadError("a profile needs py-spy, which is not installed")
     shape = "flamegraph" if graph.suffix == ".svg" else "raw"
-    with pinned() as core, running(OURS, core, seconds) as server:
+    with pinned() as cores, running(scenario, OURS, cores, seconds) as server:
         # It writes its own command line into the graph, which should not tell where this machine keeps its files.
-        sampling = f"record --pid {server.pid} --rate 500 --duration {math.ceil(seconds)} --format {shape} --output"
+        pid = _worker(server) if scenario.over_redis else server.pid
+        sampling = f"record --pid {pid} --rate 500 --duration {math.ceil(seconds)} --format {shape} --output"
         command = ["py-spy", *sampling.split(), graph.name]
         with subprocess.Popen(command, executable=py_spy, cwd=graph.parent, stdout=subprocess.DEVNULL) as spy:  # noqa: S603 - found above
             try:
@@ -104,34 +107,42 @@ def profile(scenario: Scenario, seconds: float, graph: Path) -> None:
                 spy.kill()
 
 
+def _worker(server: Server) -> int:
+    """Return the process of a worker, once all of them serve; they are what was begun last."""
+    with relay.spread(server, "/hear", wire.WORKERS):
+        return family(server.pid)[-1]
+
+
 @contextmanager
-def pinned() -> Generator[int]:
-    """Keep this process on the last core that it may use, and say which is the first: that is the server's."""
+def pinned() -> Generator[Sequence[int]]:
+    """Keep this process on the last core that it may use, and say which are the others: those are for servers."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {max(cores)})
     try:
-        yield min(cores)
+        yield sorted(cores)[: max(len(cores) - 1, 1)]
     finally:
         os.sched_setaffinity(0, cores)
 
 
 @contextmanager
-def running(name: str, core: int, seconds: float) -> Generator[Server]:
+def running(scenario: Scenario, name: str, cores: Sequence[int], seconds: float) -> Generator[Server]:
     """Run a server for as long as the block lasts.
 
     Args:
+        scenario: What for.
         name: Its module.
-        core: Where it is to run.
+        cores: Where it is to run: on the first of them, or all of its workers on all.
         seconds: How long it is measured; it ends by itself when it has lived for much longer.
 
     Raises:
         LoadError: It does not start.
     """
     lifetime = str(120 + 4 * math.ceil(seconds))
-    command = [sys.executable, "-m", f"{__package__}.servers", name, str(core), lifetime]
+    where, what = (cores, ["redis"]) if scenario.over_redis else (cores[:1], [])
+    command = [sys.executable, "-m", f"{__package__}.servers", name, ",".join(map(str, where)), lifetime, *what]
     with (
         tempfile.TemporaryFile() as log,
-        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log) as process,  # noqa: S603 - ours
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, process_group=0) as process,  # noqa: S603 - ours
     ):
         try:
             assert process.stdout is not None
@@ -144,7 +155,7 @@ def running(name: str, core: int, seconds: float) -> Generator[Server]:
             error.add_note(log.read().decode(errors="replace")[-2000:])
             raise
         finally:
-            process.kill()
+            kill(*family(process.pid))
 
 
 def _allow_descriptors(connections: int) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import final
 
 from attrs import evolve, field, frozen
 
+from .family import family
 from .peers import Speech
 
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -26,7 +27,7 @@ class Server:
     """A server that runs, and listens on loopback.
 
     Args:
-        pid: Its process.
+        pid: Its process; of several, the one that has begun the others.
         port: Where it listens.
         speech: What it speaks over TCP.
     """
@@ -44,7 +45,7 @@ class Measurement:
     Args:
         figure: In the scenario's unit.
         client: The share of the time that the load generator was at work; near 1, the figure is its own.
-        server: The same of the server; more than 1 for one with several threads.
+        server: The same of the server; more than 1 for one with several threads, or processes.
         waited: The share of the time that either was kept waiting by others on its core.
         latencies: Seconds from a message to its reply; empty where that is not measured.
         beside: Other figures, by what they are.
@@ -66,19 +67,35 @@ class Meter:
         self._server = server
         self._began = time.perf_counter()
         self._client = time.process_time()
-        self._busy = _busy_seconds(server.pid)
-        self._waited = [_waited_seconds(pid) for pid in (server.pid, os.getpid())]
+        self._processes = family(server.pid)
+        self._busy = self._busy_seconds()
+        self._waited = self._waited_seconds()
 
     def read(self, done: float) -> Measurement:
         """Return what was done in a second."""
         elapsed = time.perf_counter() - self._began
-        waited = [_waited_seconds(pid) for pid in (self._server.pid, os.getpid())]
+        waited = self._waited_seconds()
         return Measurement(
             figure=done / elapsed,
             client=(time.process_time() - self._client) / elapsed,
-            server=(_busy_seconds(self._server.pid) - self._busy) / elapsed,
+            server=(self._busy_seconds() - self._busy) / elapsed,
             waited=max(now - before for now, before in zip(waited, self._waited, strict=True)) / elapsed,
         )
+
+    def _busy_seconds(self) -> float:
+        return sum(map(_busy_seconds, self._processes))
+
+    def _waited_seconds(self) -> Sequence[float]:
+        """Return how long the load generator has waited, and the server.
+
+        Several processes wait for each other, where they share a core. So what counts of them is what they did not
+        get of their cores' time: what neither they have used, nor nobody.
+        """
+        if len(self._processes) == 1:
+            return _waited_seconds(os.getpid()), _waited_seconds(self._server.pid)
+        cores = os.sched_getaffinity(self._server.pid)
+        others = len(cores) * time.perf_counter() - _idle_seconds(cores) - self._busy_seconds()
+        return _waited_seconds(os.getpid()), others
 
 
 @final
@@ -117,6 +134,13 @@ class Window:
 def resident_bytes(server: Server) -> int:
     """Return what a server has in memory; the second figure is resident pages, see proc(5)."""
     return int(Path(f"/proc/{server.pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
+
+
+def _idle_seconds(cores: Collection[int]) -> float:
+    """Return how long cores have had nothing to do: the fourth figure of each, and the fifth, waiting for a disk."""
+    names = {f"cpu{core}" for core in cores}
+    lines = map(str.split, Path("/proc/stat").read_text(encoding="ascii").splitlines())
+    return sum(int(line[4]) + int(line[5]) for line in lines if line[0] in names) / _TICK
 
 
 def _busy_seconds(pid: int) -> float:

@@ -21,6 +21,7 @@ OURS = "streamrt"
 
 _UVICORN = ("uvicorn", "uvloop", "websockets")
 _ALL = frozenset({"echo", "flood", "count", "topic", "publish", "chat"})
+_OVER_REDIS = frozenset({"hear", "tell"})  # which has a program of its own: NAME_redis
 
 
 @final
@@ -62,7 +63,7 @@ class Peer:
 PEERS: Mapping[str, Peer] = {
     peer.name: peer
     for peer in (
-        Peer(name=OURS, what="`streamrt.serve`, typed with attrs"),
+        Peer(name=OURS, what="`streamrt.serve`, typed with attrs", serves=_ALL | _OVER_REDIS),
         Peer(name="streamrt_hypercorn", what="the same app under the command `hypercorn --worker-class trio`"),
         Peer(name="hypercorn", what="plain ASGI on hypercorn in Trio mode"),
         Peer(name="quart_trio", what="Quart-Trio on hypercorn in Trio mode", needs=("quart_trio",)),
@@ -71,14 +72,19 @@ PEERS: Mapping[str, Peer] = {
         Peer(name="websockets", what="the asyncio server of `websockets`, on uvloop", needs=("uvloop",)),
         Peer(name="uvicorn", what="plain ASGI on uvicorn and uvloop", needs=_UVICORN, serves={"echo"}),
         Peer(name="fastapi", what="FastAPI on uvicorn and uvloop, typed with pydantic", needs=("fastapi", *_UVICORN)),
-        Peer(name="litestar", what="Litestar on uvicorn and uvloop, typed with msgspec", needs=("litestar", *_UVICORN)),
+        Peer(
+            name="litestar",
+            what="Litestar on uvicorn and uvloop, typed with msgspec",
+            needs=("litestar", "redis", *_UVICORN),
+            serves=_ALL | _OVER_REDIS,
+        ),
         Peer(name="picows", what="picows on uvloop, bytes as they come", needs=("picows", "uvloop")),
         Peer(name="ws", what="`ws` on Node", needs=("ws", "bufferutil")),
         Peer(
             name="socketio",
             what="Socket.IO on Node, WebSocket only",
-            needs=("socket.io", "bufferutil"),
-            serves=_ALL - {"flood"},  # it has no way to wait for a slow reader
+            needs=("socket.io", "@socket.io/redis-adapter", "redis", "bufferutil"),
+            serves=_ALL - {"flood"} | _OVER_REDIS,  # it has no way to wait for a slow reader
             speech="socket.io",
         ),
         Peer(

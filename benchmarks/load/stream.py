@@ -139,15 +139,23 @@ def opened(server: Server, path: str, connections: int, receive_buffer: int | No
     streams: list[Stream] = []
     with ExitStack() as stack:
         while len(streams) < connections:
-            batch = range(min(PARALLEL, connections - len(streams)))
-            opening = [Stream(stack.enter_context(closing(connect(server, receive_buffer))), server) for _ in batch]
-            steps = [stream.open(path) for stream in opening]
-            for step in steps:
-                next(step, None)
-            for stream, step in zip(opening, steps, strict=True):
-                finish(stream, step)
-            streams += opening
+            streams += open_some(server, path, min(PARALLEL, connections - len(streams)), stack, receive_buffer)
         yield streams
+
+
+def open_some(
+    server: Server, path: str, connections: int, stack: ExitStack, receive_buffer: int | None = None
+) -> list[Stream]:
+    """Open so many streams side by side; they are closed with the stack."""
+    streams = [
+        Stream(stack.enter_context(closing(connect(server, receive_buffer))), server) for _ in range(connections)
+    ]
+    steps = [stream.open(path) for stream in streams]
+    for step in steps:
+        next(step, None)
+    for stream, step in zip(streams, steps, strict=True):
+        finish(stream, step)
+    return streams
 
 
 def finish(stream: Stream, opening: Opening) -> None:

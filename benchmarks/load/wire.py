@@ -5,6 +5,8 @@
 /count         messages are counted until `LAST`, which is not; then `{"count": n}` comes once
 /topic         `READY` comes once the stream hears the topic, and then whatever is published
 /publish       a message is an order, as `order` makes them: so many of `ticks(size)` are published, in turn
+/hear          `worker(pid)` comes once the stream hears the topic, and then whatever is published in any worker
+/tell          `worker(pid)` comes, and then a message is an order, as for /publish, but for all workers
 /chat/{room}   `READY` comes once the stream is in the room; what anybody in it says, everybody in it gets
 """
 
@@ -20,6 +22,9 @@ SMALL = 100
 
 VARIANTS = 64
 """How many different messages a publisher has: enough to tell that none is missing, comes twice or too early."""
+
+WORKERS = 2
+"""How many there are of a server whose workers exchange messages over Redis."""
 
 _WORDS = "the quick brown fox jumps over it"
 _TAG = "streaming"
@@ -61,6 +66,11 @@ def user(number: int) -> str:
 def flood(size: int) -> dict[str, Any]:
     """Return the message that a server sends again and again."""
     return message(user(0), size)
+
+
+def worker(pid: int) -> dict[str, Any]:
+    """Return what a worker says first, so that it can be told from another: its process, as a user."""
+    return message(user(pid % 100_000))
 
 
 @cache

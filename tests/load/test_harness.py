@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,8 @@ import attrs
 import pytest
 
 from benchmarks.load import __main__ as command
-from benchmarks.load import harness, loads
+from benchmarks.load import harness, loads, meter, relay, wire
+from benchmarks.load.family import family
 from benchmarks.load.meter import Measurement, Server
 from benchmarks.load.peers import OURS, PEERS
 from benchmarks.load.results import Result, Results
@@ -103,7 +105,8 @@ def test_a_report_is_written_again_from_its_file(tmp_path: Path) -> None:
 
 
 def small(scenario: Scenario) -> Scenario:
-    return attrs.evolve(scenario, connections=min(scenario.connections, loads.ROOM if scenario.name == "chat" else 5))
+    few = loads.ROOM if scenario.name == "chat" else 2 * wire.WORKERS if scenario.over_redis else 5
+    return attrs.evolve(scenario, connections=min(scenario.connections, few))
 
 
 @pytest.mark.slow
@@ -115,7 +118,7 @@ def test_a_scenario_measures_streamrt_and_leaves_no_server(scenario: Scenario) -
     [run] = found.counted(OURS)
     assert run.figure > 0 or scenario.name == "idle"  # five streams may fit into what was there
     assert run.client > 0
-    assert found.is_timed == scenario.name.startswith(("echo", "latency", "chat"))
+    assert found.is_timed == scenario.name.startswith(("echo", "latency", "chat", "redis-latency"))
     assert children() == before
     assert os.sched_getaffinity(0) == cores
 
@@ -154,6 +157,44 @@ def test_a_run_that_was_disturbed_is_begun_again_but_not_for_ever() -> None:
     assert next(waits, None) is None
 
 
+@pytest.mark.slow
+def test_a_server_of_several_processes_is_measured_as_one_and_ends_with_all_of_them() -> None:
+    scenario, processes = SCENARIOS["redis-fanout"], list[int]()
+    with harness.pinned() as cores, harness.running(scenario, OURS, cores, 1) as server:
+        with relay.spread(server, "/hear", wire.WORKERS):  # so that all have started
+            processes += map(os.pidfd_open, family(server.pid))
+        assert len(processes) == 3 + wire.WORKERS  # with the Valkey, their parent, and the leader
+    for process in processes:
+        assert select.select([process], [], [], 10) == ([process], [], [])  # it can be read once it is over
+        os.close(process)
+
+
+@pytest.mark.slow
+def test_a_server_of_several_processes_ends_by_itself() -> None:
+    module = [sys.executable, "-m", "benchmarks.load.servers", OURS, "0", "1", "redis"]
+    output = subprocess.DEVNULL
+    with subprocess.Popen(module, cwd=ROOT, stdout=output, stderr=output) as server:
+        assert server.wait(timeout=60) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(("busy", "waited"), [(0.8, 0), (0.4, 0.4)], ids=["their own", "others'"])
+def test_processes_that_wait_for_each_other_are_not_disturbed(
+    busy: float, waited: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(meter.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(meter, "family", lambda pid: [pid, pid])
+    monkeypatch.setattr(meter, "_busy_seconds", lambda pid: now * busy / 2)
+    monkeypatch.setattr(meter, "_idle_seconds", lambda cores: now * (len(cores) - 0.8))
+    monkeypatch.setattr(meter, "_waited_seconds", lambda pid: 0)
+    watched = meter.Meter(Server(os.getpid(), 0))
+    now = 10.0
+    measurement = watched.read(50)
+    assert measurement.figure == 5
+    assert measurement.server == pytest.approx(busy)
+    assert measurement.waited == pytest.approx(waited)
+
+
 PY_SPY = """#!/bin/sh
 for last; do :; done
 echo "$0 $*" >"$last"
@@ -161,23 +202,30 @@ echo "$0 $*" >"$last"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "shape"), [("graph.svg", "flamegraph"), ("stacks.txt", "raw")])
+@pytest.mark.parametrize(
+    ("scenario", "name", "shape"),
+    [
+        ("echo-50", "graph.svg", "flamegraph"),
+        ("echo-50", "stacks.txt", "raw"),
+        ("redis-fanout", "graph.svg", "flamegraph"),
+    ],
+)
 def test_a_profile_is_of_the_server_and_does_not_tell_where_this_machine_keeps_its_files(
-    name: str, shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scenario: str, name: str, shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, loaded = children(), list[int]()
     (tmp_path / "py-spy").write_text(PY_SPY)
     (tmp_path / "py-spy").chmod(0o700)
 
     def load(server: Server, connections: int, seconds: float) -> Measurement:
-        loaded.append(server.pid)
+        loaded.append(family(server.pid)[-1])  # a worker, if there are any
         return measured()
 
     def which(program: str, *, path: str) -> str:
         return str(tmp_path / program)
 
     monkeypatch.setattr(shutil, "which", which)
-    harness.profile(attrs.evolve(SCENARIOS["echo-50"], load=load), 0.2, tmp_path / name)
+    harness.profile(attrs.evolve(SCENARIOS[scenario], load=load), 0.2, tmp_path / name)
     [pid] = loaded
     options = f"record --pid {pid} --rate 500 --duration 1 --format {shape} --output {name}\n"
     assert (tmp_path / name).read_text().endswith(options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 
 from benchmarks.load import wire
@@ -11,6 +12,11 @@ BURST = 64
 
 READY = wire.encode(wire.READY).decode()
 """What a server sends that takes text as it is."""
+
+
+def here() -> str:
+    """Return what a worker says first, as text."""
+    return wire.encode(wire.worker(os.getpid())).decode()
 
 
 @cache

@@ -20,7 +20,20 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 def serve(listener: socket, app: Any = app) -> None:
     """Serve an application with the fastest of uvicorn's protocols; others may use it for theirs."""
-    config = uvicorn.Config(
-        app, loop="uvloop", ws="websockets-sansio", ws_per_message_deflate=False, log_level="warning"
+    uvicorn.Server(_configure(app)).run([listener])
+
+
+def serve_by_workers(listener: socket, app: str, workers: int) -> None:
+    """Serve an application in so many processes, each of which imports it."""
+    import_module("uvicorn.supervisors").Multiprocess(_configure(app, workers), [listener]).run()
+
+
+def _configure(app: Any, workers: int = 1) -> Any:
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        ws="websockets-sansio",
+        ws_per_message_deflate=False,
+        log_level="warning",
+        workers=workers,
     )
-    uvicorn.Server(config).run([listener])

@@ -5,6 +5,8 @@ const TAG = "streaming";
 const SMALL = 100;
 const VARIANTS = 64;
 
+export const WORKERS = 2;
+
 export const encode = JSON.stringify;
 
 export function message(user, size = SMALL) {
@@ -16,6 +18,7 @@ export function message(user, size = SMALL) {
 }
 
 export const READY = message("ready");
+export const worker = (pid) => message(String(pid % 100_000).padStart(5, "0"));
 export const flood = (size) => message("00000", size);
 
 const made = new Map();
