@@ -121,7 +121,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def bench_micro(session: nox.Session) -> None:
-    """Measure the parts without sockets: codec, frames, streams, topics; arguments go to pytest-benchmark."""
+    """Measure the parts in one process: codec, frames, streams, topics, brokers; arguments go to pytest-benchmark."""
     install(session, "bench_micro")
     table = ("--benchmark-sort=name", "--benchmark-columns=median,iqr,rounds")
     session.run("pytest", "benchmarks", "-o", "python_files=bench_*.py", "-p", "no:randomly", *table, *session.posargs)
