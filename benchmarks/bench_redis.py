@@ -102,8 +102,8 @@ def test_by_hand_in_tasks(benchmark: Benchmark, server: Server) -> None:
         async with coredis.Redis(port=server.port) as client, trio.open_nursery() as nursery:
 
             async def publish(number: int) -> None:
-                for _ in range(MESSAGES // TASKS):
-                    heard.append(await client.publish(f"bench{number}", BODY))
+                nonlocal heard
+                heard += [await client.publish(f"bench{number}", BODY) for _ in range(MESSAGES // TASKS)]
 
             for number in range(TASKS):
                 nursery.start_soon(publish, number)
