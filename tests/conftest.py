@@ -17,6 +17,7 @@ import streamrt
 from streamrt import App, Client, testing
 from streamrt.runtime.scopes import leaves, lone_error
 from tests.brokers import servers
+from tests.namespace import Namespace, namespaces
 from tests.peers import CERTIFICATES, Peer, connect_socket
 
 OFFERED = ("encore-ws",)
@@ -181,3 +182,9 @@ def redis() -> Generator[servers.Server]:
     """A Redis for tests that leave it as it is: the oldest that we speak to."""
     with servers.running("redis") as server:
         yield server
+
+
+@pytest.fixture
+def namespace() -> Generator[Namespace]:
+    """Another host."""
+    yield from namespaces()

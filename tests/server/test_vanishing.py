@@ -1,15 +1,9 @@
 """Peers that vanish, and others that only seem to: by silence, by a pulled cable, and by an RST at any time."""
 
 import contextlib
-import ctypes
-import os
-import shutil
 import socket
-import subprocess
-import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 import trio
@@ -21,6 +15,7 @@ from websockets.uri import parse_uri
 from streamrt import Ended
 from streamrt.testing import no_tasks_left
 from tests.conftest import configured, served
+from tests.namespace import Namespace
 from tests.peers import SocketPeer, closing, connect_socket, dial, frame, text
 from tests.stage import (
     AUTHORIZED,
@@ -159,65 +154,6 @@ async def test_without_an_interval_nobody_is_pinged_or_taken_for_gone(tls: bool)
         [close] = await peer.hear()
         assert close.opcode is Opcode.CLOSE
     assert (watched.ended, unwatched.ended) == ([NO_ANSWER], [None])
-
-
-class Namespace:
-    """A network of its own, at the other end of a cable that can be pulled."""
-
-    def __init__(self) -> None:
-        self.name = f"streamrt{os.getpid()}"
-        self.near, self.far = f"near{os.getpid()}", f"far{os.getpid()}"
-        block, place = divmod(os.getpid() % (1 << 14), 64)
-        # Set aside for such networks (RFC 2544).
-        self.address, self.far_address = (f"198.18.{block}.{4 * place + host}" for host in (1, 2))
-
-    def ip(self, command: str) -> None:
-        arguments = command.format(name=self.name, near=self.near, far=self.far).split()
-        subprocess.run(["ip", *arguments], check=True, capture_output=True)
-
-    def build(self) -> None:
-        self.ip("netns add {name}")
-        self.ip("link add {near} type veth peer name {far} netns {name}")
-        self.ip(f"addr add {self.address}/30 dev {{near}}")
-        self.ip("link set {near} up")
-        self.ip(f"-n {{name}} addr add {self.far_address}/30 dev {{far}}")
-        self.ip("-n {name} link set {far} up")
-
-    def pull(self) -> None:
-        self.ip("-n {name} link set {far} down")
-
-    def remove(self) -> None:
-        for command in ("link del {near}", "netns del {name}"):
-            with contextlib.suppress(subprocess.CalledProcessError):
-                self.ip(command)
-
-    def socket(self) -> socket.socket:
-        """Create a socket in there: where a thread is when it does so, the socket stays."""
-        made: list[socket.socket] = []
-
-        def make() -> None:
-            with Path("/run/netns", self.name).open() as file:
-                assert ctypes.CDLL(None).setns(file.fileno(), 0) == 0
-            made.append(socket.socket())
-
-        thread = threading.Thread(target=make)
-        thread.start()
-        thread.join()
-        return made[0]
-
-
-@pytest.fixture
-def namespace() -> Generator[Namespace]:
-    if not shutil.which("ip") or os.geteuid() != 0:
-        pytest.skip("a network namespace needs root, and iproute2")
-    namespace = Namespace()
-    try:
-        namespace.build()
-    except subprocess.CalledProcessError as error:
-        namespace.remove()
-        pytest.skip(f"no network namespace can be made here: {error.stderr.decode().strip()}")
-    yield namespace
-    namespace.remove()
 
 
 @pytest.mark.parametrize("handler", [waiting, echoing, flooding])
