@@ -286,7 +286,7 @@ class Marking:
         """Tell the server what it has to be told of some channels, and wait for its answers."""
         self._is_sending = True
         some = list(itertools.islice(self._unsent, _CHANNELS))
-        new = [channel for channel in some if channel in self._own and channel not in self._known]
+        new = [channel for channel in some if channel not in self._known]
         try:
             await self._register(link, self._broker.process, [link.name(channel) for channel in new])
         except Refused as error:
@@ -297,8 +297,7 @@ class Marking:
             self._known.update(new)
             asked: list[tuple[Channel, dict[str, str | None], Question]] = []
             for channel in some:
-                if channel in self._known or channel not in self._own:  # or it has been marked this moment
-                    asked += self._ask(link, channel, self._take(channel))
+                asked += self._ask(link, channel, self._take(channel))
             self._changed.wake_all()
             for channel, values, question in asked:
                 try:
@@ -314,6 +313,7 @@ class Marking:
         self._changed.wake_all()
 
     def _take(self, channel: Channel) -> Iterable[str]:
+        """Return what the server is told of a channel now; nothing when that has come to nothing meanwhile."""
         unsent = self._unsent.pop(channel, None)
         if unsent is None:
             return ()

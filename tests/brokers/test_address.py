@@ -69,6 +69,7 @@ def test_what_is_wrong_with_the_rest_of_it_does_not_tell_the_password() -> None:
         ({"when_down": "wait"}, "when_down is 'fail' or 'deliver_locally', not 'wait'"),
         ({"ping_interval": 0}, "ping_interval must be more than 0 seconds, not 0"),
         ({"ping_timeout": -1}, "ping_timeout must be more than 0 seconds, not -1"),
+        ({"lease": 0}, "lease must be more than 0 seconds, not 0"),
         ({"max_pause": float("nan")}, "max_pause must be more than 0 seconds, not nan"),
         ({"prefix": ""}, "the prefix must be a text without '{', not ''"),
         ({"prefix": "{a}"}, "the prefix must be a text without '{', not '{a}'"),

@@ -16,6 +16,7 @@ from streamrt.runtime.broker import Channel
 from tests.brokers.process import HISTORY, OTHER, ROOM
 from tests.brokers.servers import Server, free_port, running
 from tests.brokers.stage import Proxy, joined, until
+from tests.contracts.test_marks import Marker
 from tests.peers import CERTIFICATES
 
 pytestmark = pytest.mark.slow
@@ -131,6 +132,29 @@ async def test_in_a_cluster_each_channel_has_its_place_and_all_are_heard_everywh
             await here.publish(moved, "third", history=HISTORY)
             assert await there.missed(History.OLDEST, channel=moved) == (["third"], True)
             assert here.statistics.reconnects == 1
+
+
+async def test_in_a_cluster_marks_are_where_their_channels_are_and_those_of_the_dead_are_found_everywhere() -> None:
+    channels = [Channel("chat", str(number)) for number in range(50)]
+    with cluster() as (one, two):
+        await is_whole(one, two)
+        async with joined(f"redis+cluster://127.0.0.1:{one.port}", lease=1) as process:
+            here = Marker(process.broker)
+            for channel in channels:
+                await here.broker.subscribe(channel)
+                await here.broker.marks(channel)
+            async with joined(f"redis+cluster://127.0.0.1:{two.port}", lease=1) as gone:
+                there = Marker(gone.broker)
+                for channel in channels:
+                    there.broker.mark(channel, "ada", channel.key)
+                for channel in channels:
+                    await here.told(channel, lambda marked: len(marked) == 1)
+                    assert await here.all_marks(channel) == {(there.broker.process, "ada"): channel.key}
+            for node in (one, two):
+                assert node.ask("KEYS", "*:marks")
+            for channel in channels:
+                await here.told(channel, lambda marked: not marked)
+            await until(lambda: not [key for node in (one, two) for key in node.ask("KEYS", "*:marks")])
 
 
 async def test_a_node_that_dies_takes_its_part_of_the_cluster_down_and_is_told() -> None:

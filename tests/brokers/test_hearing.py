@@ -132,6 +132,31 @@ def test_what_cannot_be_read_is_asked_for_once(listener: Listener) -> None:
     assert listener.heard == ["lost, aa.2", 3]
 
 
+def test_marks_are_announced_as_they_come_whatever_is_held_back(listener: Listener) -> None:
+    listener.hear(2)
+    listener.hearing.hear(listener.ear.keys.name, b"1 marks zz.5 me 2\n\0\0\0\1\0\0\0\0a\0\0\0\1\0\0\0\1b")
+    assert listener.heard == ["a, zz.5", "b, zz.6"]
+    listener.hearing.replayed(listener.ear, replay([1, 2], 2))
+    assert listener.heard == ["a, zz.5", "b, zz.6", 1, 2]
+
+
+@pytest.mark.parametrize("payload", [b"1 marks zz.5 me 2\n", b"2 marks zz.5 me 0\n"])
+def test_marks_that_cannot_be_read_are_a_loss(listener: Listener, payload: bytes) -> None:
+    listener.ear.history = None
+    listener.hearing.hear(listener.ear.keys.name, payload)
+    assert listener.heard == ["lost, None"]
+
+
+def test_a_doubt_about_marks_is_for_those_who_read_them(listener: Listener) -> None:
+    listener.hearing.doubt()
+    listener.ear.is_read = True
+    listener.hearing.doubt()
+    assert listener.heard == ["lost, None"]
+    listener.ear.close()  # and when it is open again a loss is told anyway
+    listener.hearing.doubt()
+    assert listener.heard == ["lost, None"]
+
+
 async def test_a_pipe_that_is_closed_sends_nothing() -> None:
     connection = Connection(("::1", 1), Options())
     hearing = Hearing(Names(b"space", b"myself.."), lambda *_: None, lambda *_: None, lambda *_: None)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from streamrt import APIError
 from streamrt.brokers.envelope import UnknownVersion, open_marks
@@ -95,6 +96,24 @@ async def test_what_is_cleared_before_the_server_was_told_comes_to_nothing(serve
         assert await process.all_marks(ROOM) == {(process.broker.process, "ada"): "1"}
         assert [mark.name for mark, _ in process.announced[ROOM]] in ([], ["ada"])
         assert ":marks" not in keys(server, "*kitchen*")
+
+
+async def test_nor_is_anything_left_of_what_is_cleared_while_the_server_is_told(server: Server) -> None:
+    async with marking(server.url, lease=60, ping_interval=60, ping_timeout=60) as process:
+        await read(process)
+        await until(lambda: keys(server, "*{processes}"))
+        for is_known in (False, True):
+            if is_known:
+                process.broker.mark(OTHER, "bob", "1")
+                assert await process.all_marks(OTHER)
+            server.stop()
+            process.broker.mark(OTHER, "ada", "1")
+            await wait_all_tasks_blocked()
+            process.broker.mark(OTHER, "ada", None)
+            process.broker.mark(OTHER, "bob", None)
+            server.go_on()
+            assert await process.all_marks(OTHER) == {}
+            await until(lambda: keys(server) - {":marks:at"} == {"streamrt/0:{processes}"})
 
 
 async def test_without_marks_nothing_is_left_on_the_server_but_a_position_for_a_while(server: Server) -> None:
@@ -216,6 +235,13 @@ async def test_a_server_that_is_flushed_is_told_everything_again_and_readers_are
             for each in (process, other):
                 await each.told_of_a_loss(ROOM)
             await until(lambda: server.ask("ZCARD", "streamrt/0:{processes}") == 2)
+            # And those that only read are told that marks have ended, which nobody is there to clear.
+            other.broker.mark(ROOM, "bob", None)
+            await has(process, (process, "ada", "1"))
+            other.lost.clear()
+            server.ask("FLUSHALL")
+            await other.told_of_a_loss(ROOM)
+            await has(other, (process, "ada", "1"))
 
 
 @pytest.mark.slow
@@ -276,6 +302,9 @@ async def test_what_the_server_refuses_is_tried_again_and_said_once(
         await process.publishing.publish(ROOM, "1")
         server.ask("ACL", "SETUSER", "default", f"-{command}")
         process.broker.mark(ROOM, "ada", "1")
+        process.broker.mark(ROOM, "joe", "1")
+        assert await process.all_marks(ROOM) == {}
+        process.broker.mark(ROOM, "joe", None)
         for _ in range(3):
             assert await process.all_marks(ROOM) == {}
             await trio.sleep(BRIEF / 5)  # which is when it is tried again
@@ -323,7 +352,7 @@ async def test_who_asks_while_the_connection_is_lost_is_answered_by_the_next(ser
                 assert await process.all_marks(OTHER) == {(process.broker.process, "ada"): "1"}
 
             nursery.start_soon(ask)
-            await trio.testing.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             proxy.cut()
             server.go_on()
 

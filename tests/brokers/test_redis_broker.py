@@ -286,12 +286,14 @@ async def test_topics_of_two_apps_with_a_broker_hear_each_other_and_local_ones_d
 
 
 async def test_the_permissions_that_the_documentation_names_are_enough(server: Server) -> None:
-    [acl] = re.findall(r"An ACL needs `(.*)` on `(.*)` and\n\s+`(.*)`\.", DEPLOYING.read_text(encoding="utf-8"))
+    [acl] = re.findall(r"An ACL needs `(.*)` on\s+`(.*)` and\s+`(.*)`\.", DEPLOYING.read_text(encoding="utf-8"))
     server.ask("ACL", "SETUSER", "app", "on", ">secret", *" ".join(acl).split())
     async with joined(f"redis://app:secret@127.0.0.1:{server.port}") as process:
         await process.broker.subscribe(ROOM)
         position = await process.keep("1")
         assert await process.missed(position) == ([], True)
+        process.broker.mark(ROOM, "ada", "1")
+        assert len((await process.broker.marks(ROOM)).marks) == 1
         process.broker.unsubscribe(ROOM)
         await process.all_is_delivered()
     for forbidden in ("-script", "-info"):

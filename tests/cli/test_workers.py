@@ -1,10 +1,11 @@
 """Several workers behind one port, as their users see them."""
 
 import os
+import secrets
 import signal
 import subprocess
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import trio
 
 from streamrt import APIError, Client, Service, StreamInOut
 from streamrt.cli import main
+from tests.brokers import site
 from tests.brokers.servers import Server, free_port
 from tests.cli.test_cli import PATIENCE, URL, Lines, running, wait_for
 
@@ -162,6 +164,68 @@ def test_all_workers_hear_all_messages_and_one_that_is_killed_takes_nobodys_with
 
         trio.run(talk_and_listen)
         assert process.wait(PATIENCE) == 0
+
+
+@pytest.mark.slow
+def test_the_members_of_a_worker_that_is_killed_leave_and_a_user_is_sent_away_in_all_workers(
+    tmp_path: Path, valkey: Server
+) -> None:
+    options = {"lease": 3.0, "prefix": secrets.token_hex(4)}
+    app = f"{Path(site.__file__).read_text(encoding='utf-8')}\napp = Site({valkey.url!r}, {options!r}).app\n"
+    endpoints = site.Site(valkey.url)
+    with served(tmp_path, workers=2, app=app) as (address, _process, _lines):
+
+        def client(user: str) -> Client:
+            return Client(f"http://{address}", headers={"user": user})
+
+        async def see() -> None:
+            async with AsyncExitStack() as stack:
+                stack.enter_context(trio.fail_after(60))
+                watchers = [await stack.enter_async_context(client("watcher").open(endpoints.watch)) for _ in range(16)]
+                by: dict[str, int] = {}
+                streams: dict[str, Any] = {}
+                for number in range(40):
+                    name = str(number)
+                    streams[name] = await stack.enter_async_context(client(name).open(endpoints.join))
+                    by[name] = (await streams[name].receive()).worker
+                twice = [await stack.enter_async_context(client("twice").open(endpoints.join)) for _ in range(16)]
+                everywhere = {(await stream.receive()).worker for stream in twice}
+                assert set(by.values()) == everywhere
+                victim, _survivor = sorted(everywhere)
+                there = dict.fromkeys(by, 1)
+                for watcher in watchers:
+                    await is_told(watcher, {**there, "twice": 16})
+
+                admin = await stack.enter_async_context(client("admin").open(endpoints.ban))
+                await admin.send("twice")
+                assert (await admin.receive()).count == 16
+                for stream in twice:
+                    with pytest.raises(APIError.PermissionDenied, match="banned"):
+                        await stream.receive()
+                for watcher in watchers:
+                    await is_told(watcher, there)
+
+                os.kill(victim, signal.SIGKILL)
+                staying = {name for name, worker in by.items() if worker != victim}
+                for watcher in watchers:
+                    try:
+                        told = await is_told(watcher, dict.fromkeys(staying, 1))
+                    except (APIError, trio.BrokenResourceError):  # it was in that worker
+                        continue
+                    assert all(names.keys() >= staying for names in told)
+                    survived.append(watcher)
+                assert 0 < len(survived) < len(watchers)
+
+        survived: list[Any] = []
+        trio.run(see)
+
+
+async def is_told(watcher: Any, expected: dict[str, int]) -> list[dict[str, int]]:
+    """Wait until a watcher has been told that these are there; return what it was told before."""
+    told: list[dict[str, int]] = []
+    while not told or told[-1] != expected:
+        told.append((await watcher.receive()).names)
+    return told
 
 
 @pytest.mark.slow
