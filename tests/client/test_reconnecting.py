@@ -24,6 +24,7 @@ from streamrt import (
     Lost,
     Reconnect,
     Recovered,
+    Request,
     Service,
     StreamEvent,
     StreamIn,
@@ -33,6 +34,7 @@ from streamrt import (
     TopicPosition,
     testing,
 )
+from streamrt.client.memory import MemoryConnector
 from tests.cancelling import CancelAt
 from tests.topics.test_telling import Cutting
 
@@ -517,6 +519,28 @@ async def test_who_does_not_listen_does_not_take_the_server_for_silent(autojump_
         with pytest.raises(APIError.DeadlineExceeded, match="nothing was heard for 2 s"):
             await stream.receive()
         assert trio.current_time() == begin + 2
+
+
+async def test_an_app_in_memory_is_held_to_the_same_times(autojump_clock: MockClock) -> None:
+    service = Service("test")
+
+    @service.stream_out()
+    async def quiet(stream: StreamOut[int]) -> None:
+        await trio.sleep_forever()
+
+    @asynccontextmanager
+    async def slow(request: Request) -> AsyncGenerator[None]:
+        await trio.sleep(20)
+        yield
+
+    async with App(service).client() as client, client.open(quiet, silence_timeout=2) as stream:
+        with pytest.raises(APIError.DeadlineExceeded, match="nothing was heard for 2 s"):
+            await stream.receive()
+    app = App(service, middleware=[slow])
+    connector = MemoryConnector(app.host, private=True, auth_data=None)
+    with pytest.raises(APIError.DeadlineExceeded, match="no connection to the app within 10 s"):
+        async with Client.over(connector, connect_timeout=10).open(quiet):
+            pass
 
 
 async def test_a_watched_stream_sends_and_closes_like_another(autojump_clock: MockClock) -> None:

@@ -11,8 +11,8 @@ import streamrt
 from streamrt import APIError, Back, Client, Draining, Lost, Reconnect, Recovered, StreamEvent
 from tests.codegen import live
 from tests.codegen.live import Number, Room
-from tests.codegen.test_node import running
 from tests.conftest import configured
+from tests.players import running
 
 ROOT = Path(__file__).parents[2]
 QUICK = Reconnect(base=0.05, cap=0.2)
@@ -38,12 +38,12 @@ async def test_a_stream_comes_back_when_its_server_was_killed() -> None:
 
     with trio.fail_after(60):
         # What it is told of the first server is nothing to the second, which has another history.
-        async with running(*server, PYTHONPATH=str(ROOT)) as process, opened as talk:
+        async with running(*server, directory=ROOT) as process, opened as talk:
             await talk.send(Number(1))
             assert await talk.receive() == Number(1)
             process.kill()
             await process.wait()
-            async with running(*server, PYTHONPATH=str(ROOT)):
+            async with running(*server, directory=ROOT):
                 await until(Back)
                 await until(Recovered)
                 await talk.send(Number(2))
