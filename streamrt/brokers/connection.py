@@ -190,7 +190,7 @@ class Connection:
         except (Exception, BaseExceptionGroup) as caught:
             if any(not isinstance(leaf, (Exception, trio.Cancelled)) for leaf in leaves(caught)):
                 raise
-            await trio.lowlevel.checkpoint_if_cancelled()  # coredis puts an error of its own in the place of that
+            await trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC120 - coredis puts an error in the place of that
             reason = f"no answer within {self._timeout:g} s" if patience.cancel_called else _reason(caught)
             raise Lost(f"{self}: {reason}") from None
         finally:

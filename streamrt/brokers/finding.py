@@ -62,14 +62,16 @@ async def find(address: Address, options: Options) -> Servers:
 
 async def _ask(place: Place, options: Options, name: bytes, *arguments: bytes) -> Any:
     connection = Connection(place, options)
+    answer: Any = None
     with lone_error():
         async with trio.open_nursery() as nursery:
             await nursery.start(connection.run)
-            with trio.move_on_after(options.timeout):
+            with trio.move_on_after(options.timeout) as patience:
                 answer = await connection.ask_one(name, *arguments)
-                nursery.cancel_scope.cancel()
-                return answer
-            raise Lost(f"{connection}: no answer within {options.timeout:g} s")
+            nursery.cancel_scope.cancel()
+    if patience.cancelled_caught:
+        raise Lost(f"{connection}: no answer within {options.timeout:g} s")
+    return answer
 
 
 def _read_primary(name: str, answer: Sequence[bytes] | None) -> Servers:

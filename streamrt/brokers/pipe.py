@@ -82,6 +82,11 @@ class Errand(ABC):
         self.serialized_arguments: Sequence[bytes] = ()
         self.tries: int = 0
 
+    def say(self, name: bytes, *arguments: bytes) -> None:
+        """Be this command."""
+        self.name = name
+        self.serialized_arguments = arguments
+
     @property
     def is_wanted(self) -> bool:
         """Whether it still has to be sent."""
@@ -105,11 +110,11 @@ class Question(Errand):
         arguments: For a server of this identity.
     """
 
-    __slots__ = ("_answer", "_arguments", "_task")
+    __slots__ = ("_answer", "_arguments", "_command", "_task")
 
     def __init__(self, name: bytes, arguments: Callable[[bytes], Sequence[bytes]]) -> None:
         super().__init__()
-        self.name = name
+        self._command = name
         self._arguments = arguments
         self._answer: outcome.Maybe[Any] | None = None
         self._task: trio.lowlevel.Task | None = None
@@ -122,7 +127,7 @@ class Question(Errand):
 
     def prepare(self, server: bytes) -> None:
         """See `Errand.prepare`."""
-        self.serialized_arguments: Sequence[bytes] = self._arguments(server)
+        self.say(self._command, *self._arguments(server))
 
     def finish(self, answer: outcome.Maybe[Any]) -> None:
         """See `Errand.finish`."""
@@ -222,15 +227,13 @@ class Bundle(Errand):
         publications = self._publications.values()
         records = [record(publication, names.sender, self._number) for publication in publications]
         if history is None:
-            self.name: bytes = b"PUBLISH"
-            self.serialized_arguments: Sequence[bytes] = (keys.name, seal(records))
+            self.say(b"PUBLISH", keys.name, seal(records))
             return
-        self.name = b"EVALSHA"
         arguments = [_PUBLISH.sha, *_opening(server, keys, history), b"%d" % history.messages, b"%d" % history.bytes]
         arguments.append(keys.name)
         for publication, written in zip(publications, records, strict=True):
             arguments += (entry_field(publication), written)
-        self.serialized_arguments = arguments
+        self.say(b"EVALSHA", *arguments)
 
     def finish(self, answer: outcome.Maybe[Any]) -> None:
         """See `Errand.finish`."""

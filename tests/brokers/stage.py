@@ -33,7 +33,7 @@ async def joined(url: str, **options: Any) -> AsyncGenerator[Process]:
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait until something is so that nobody tells of."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110 - nobody tells
         await trio.sleep(0.005)
 
 
