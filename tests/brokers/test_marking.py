@@ -42,7 +42,10 @@ async def read(*processes: Marker, channel: Channel = ROOM) -> None:
 
 async def has(process: Marker, *expected: tuple[Marker, str, str], channel: Channel = ROOM) -> None:
     """Wait until these are all marks of a channel, whatever their processes are called by then."""
-    while await process.all_marks(channel) != {(of.broker.process, name): value for of, name, value in expected}:
+    while True:
+        marked = await process.all_marks(channel)
+        if marked == {(of.broker.process, name): value for of, name, value in expected}:
+            return
         await trio.sleep(0.01)
 
 
@@ -137,7 +140,7 @@ async def test_without_marks_nothing_is_left_on_the_server_but_a_position_for_a_
 async def test_a_position_is_kept_for_who_goes_on_from_it(server: Server) -> None:
     async with marking(server.url, lease=60) as process:
         assert (await process.broker.marks(ROOM)).marks == []
-        assert keys(server) == {"streamrt/0:{processes}"}
+        await until(lambda: keys(server) == {"streamrt/0:{processes}"})
         await process.broker.subscribe(ROOM)
         position = (await process.broker.marks(ROOM)).position
         assert (await process.broker.marks(ROOM)).position == position
