@@ -5,6 +5,7 @@ What holds for any broker is in `tests.contracts.test_marks`, over real servers 
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -41,7 +42,10 @@ async def read(*processes: Marker, channel: Channel = ROOM) -> None:
 
 async def has(process: Marker, *expected: tuple[Marker, str, str], channel: Channel = ROOM) -> None:
     """Wait until these are all marks of a channel, whatever their processes are called by then."""
-    while await process.all_marks(channel) != {(of.broker.process, name): value for of, name, value in expected}:
+    while True:
+        marked = await process.all_marks(channel)
+        if marked == {(of.broker.process, name): value for of, name, value in expected}:
+            return
         await trio.sleep(0.01)
 
 
@@ -136,7 +140,7 @@ async def test_without_marks_nothing_is_left_on_the_server_but_a_position_for_a_
 async def test_a_position_is_kept_for_who_goes_on_from_it(server: Server) -> None:
     async with marking(server.url, lease=60) as process:
         assert (await process.broker.marks(ROOM)).marks == []
-        assert keys(server) == {"streamrt/0:{processes}"}
+        await until(lambda: keys(server) == {"streamrt/0:{processes}"})
         await process.broker.subscribe(ROOM)
         position = (await process.broker.marks(ROOM)).position
         assert (await process.broker.marks(ROOM)).position == position
@@ -300,6 +304,7 @@ async def test_what_the_server_refuses_is_tried_again_and_said_once(
 ) -> None:
     async with marking(server.url) as process:
         await process.publishing.publish(ROOM, "1")
+        me = process.broker.process
         server.ask("ACL", "SETUSER", "default", f"-{command}")
         process.broker.mark(ROOM, "ada", "1")
         process.broker.mark(ROOM, "joe", "1")
@@ -312,6 +317,7 @@ async def test_what_the_server_refuses_is_tried_again_and_said_once(
         process.broker.mark(ROOM, "bob", "1")
         server.ask("ACL", "SETUSER", "default", f"+{command}")
         await has(process, (process, "ada", "1"), (process, "bob", "1"))
+        assert process.broker.process == me
         await until(lambda: not process.broker._marking._has_complained)  # type: ignore[attr-defined]
         server.ask("ACL", "SETUSER", "default", "-hset")
         process.broker.mark(ROOM, "eve", "1")
@@ -365,6 +371,24 @@ async def test_without_a_connection_nobody_knows_who_is_there(server: Server) ->
         await until(lambda: not process.publishing.statistics.connected)
         with pytest.raises(APIError.Unavailable, match="messages cannot be exchanged now"):
             await process.broker.marks(ROOM)
+        for number in range(10):  # who comes and goes meanwhile is nobody who has to be told of
+            process.broker.mark(OTHER, str(number), "1")
+            process.broker.mark(OTHER, str(number), None)
+        assert OTHER not in process.broker._marking._unsent  # type: ignore[attr-defined]
+
+
+async def test_what_was_cleared_on_a_connection_that_has_not_carried_it_is_cleared_by_the_next(server: Server) -> None:
+    async with Proxy(server.port).running() as proxy, marking(server.url, lease=60) as other:
+        async with marking(proxy.url, lease=60, ping_interval=60) as process:
+            await read(other)
+            process.broker.mark(ROOM, "ada", "1")
+            await other.told(ROOM, bool)
+            proxy.chance = SimpleNamespace(random=lambda: 0.025)  # type: ignore[assignment]  # nothing gets through
+            process.broker.mark(ROOM, "ada", None)
+            await wait_all_tasks_blocked()
+            proxy.chance = None
+            proxy.cut()
+            await other.told(ROOM, lambda marked: not marked)
 
 
 async def test_or_only_who_is_here(server: Server) -> None:

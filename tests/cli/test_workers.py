@@ -179,42 +179,44 @@ def test_the_members_of_a_worker_that_is_killed_leave_and_a_user_is_sent_away_in
             return Client(f"http://{address}", headers={"user": user})
 
         async def see() -> None:
-            async with AsyncExitStack() as stack:
-                stack.enter_context(trio.fail_after(60))
-                watchers = [await stack.enter_async_context(client("watcher").open(endpoints.watch)) for _ in range(16)]
-                by: dict[str, int] = {}
-                streams: dict[str, Any] = {}
-                for number in range(40):
-                    name = str(number)
-                    streams[name] = await stack.enter_async_context(client(name).open(endpoints.join))
-                    by[name] = (await streams[name].receive()).worker
-                twice = [await stack.enter_async_context(client("twice").open(endpoints.join)) for _ in range(16)]
-                everywhere = {(await stream.receive()).worker for stream in twice}
-                assert set(by.values()) == everywhere
-                victim, _survivor = sorted(everywhere)
-                there = dict.fromkeys(by, 1)
-                for watcher in watchers:
-                    await is_told(watcher, {**there, "twice": 16})
+            with trio.fail_after(60):
+                async with AsyncExitStack() as stack:
+                    watchers = [
+                        await stack.enter_async_context(client("watcher").open(endpoints.watch)) for _ in range(16)
+                    ]
+                    by: dict[str, int] = {}
+                    streams: dict[str, Any] = {}
+                    for number in range(40):
+                        name = str(number)
+                        streams[name] = await stack.enter_async_context(client(name).open(endpoints.join))
+                        by[name] = (await streams[name].receive()).worker
+                    twice = [await stack.enter_async_context(client("twice").open(endpoints.join)) for _ in range(16)]
+                    everywhere = {(await stream.receive()).worker for stream in twice}
+                    assert set(by.values()) == everywhere
+                    victim, _survivor = sorted(everywhere)
+                    there = dict.fromkeys(by, 1)
+                    for watcher in watchers:
+                        await is_told(watcher, {**there, "twice": 16})
 
-                admin = await stack.enter_async_context(client("admin").open(endpoints.ban))
-                await admin.send("twice")
-                assert (await admin.receive()).count == 16
-                for stream in twice:
-                    with pytest.raises(APIError.PermissionDenied, match="banned"):
-                        await stream.receive()
-                for watcher in watchers:
-                    await is_told(watcher, there)
+                    admin = await stack.enter_async_context(client("admin").open(endpoints.ban))
+                    await admin.send("twice")
+                    assert (await admin.receive()).count == 16
+                    for stream in twice:
+                        with pytest.raises(APIError.PermissionDenied, match="banned"):
+                            await stream.receive()
+                    for watcher in watchers:
+                        await is_told(watcher, there)
 
-                os.kill(victim, signal.SIGKILL)
-                staying = {name for name, worker in by.items() if worker != victim}
-                for watcher in watchers:
-                    try:
-                        told = await is_told(watcher, dict.fromkeys(staying, 1))
-                    except (APIError, trio.BrokenResourceError):  # it was in that worker
-                        continue
-                    assert all(names.keys() >= staying for names in told)
-                    survived.append(watcher)
-                assert 0 < len(survived) < len(watchers)
+                    os.kill(victim, signal.SIGKILL)
+                    staying = {name for name, worker in by.items() if worker != victim}
+                    for watcher in watchers:
+                        try:
+                            told = await is_told(watcher, dict.fromkeys(staying, 1))
+                        except (APIError, trio.BrokenResourceError):  # it was in that worker
+                            continue
+                        assert all(names.keys() >= staying for names in told)
+                        survived.append(watcher)
+                    assert 0 < len(survived) < len(watchers)
 
         survived: list[Any] = []
         trio.run(see)
