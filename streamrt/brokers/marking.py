@@ -31,7 +31,7 @@ from .connection import Lost, Refused
 from .envelope import MARKS as ANNOUNCEMENT
 from .envelope import read_text, write_text
 from .mark_scripts import CLEAR, LEASE, MARK, MARKS, SWEEP
-from .pipe import Question, Script
+from .pipe import Question, Script, milliseconds
 from .scripts import LINGER
 
 if TYPE_CHECKING:
@@ -245,8 +245,8 @@ class Marking:
         names, former, is_new = link.hearing.names, dict(self._former), self._is_new
         for process, channels in former.items():
             await self._register(link, process, channels)
-        seconds = self._broker.lease
-        times = (b"%d" % max(1, 1000 * seconds * _LASTS), b"%d" % max(1, 1000 * seconds * _RENEWED))
+        lease = self._broker.lease
+        times = (milliseconds(lease * _LASTS), milliseconds(lease * _RENEWED))
         who = (self._broker.process.encode(), b"1" if is_new else b"0")
         asked = (*who, *times, *(process.encode() for process in former))
         question = _run(_LEASE, (names.processes, names.ended), *asked)
@@ -335,7 +335,7 @@ class Marking:
     def _step(self, link: Link, script: Script, name: bytes, process: str, more: Sequence[bytes] = ()) -> Question:
         """Have the server do something with the marks of a channel in one step."""
         keys = link.hearing.names.mark_keys(name, process)
-        epoch, linger = secrets.token_hex(4).encode(), b"%d" % (1000 * LINGER)
+        epoch, linger = secrets.token_hex(4).encode(), milliseconds(LINGER)
         arguments = (epoch, linger, name, ANNOUNCEMENT, process.encode(), *more)
         return link.ask(Question(b"EVALSHA", lambda server: (script.sha, b"3", *keys, server, *arguments)), name)
 
@@ -363,7 +363,7 @@ class Marking:
     async def _clear(self, link: Link, process: str) -> None:
         names = link.hearing.names
         keys = (names.ended, names.marked_by(process))
-        claim = b"%d" % max(1, 1000 * self._broker.lease * _RENEWED)
+        claim = milliseconds(self._broker.lease * _RENEWED)
         cleared: list[bytes] = []
         while True:
             asked = (process.encode(), claim, *cleared)

@@ -61,13 +61,14 @@ _PUBLISH, _REPLAY = Script(PUBLISH), Script(REPLAY)
 SCRIPTS: Sequence[Script] = (_PUBLISH, _REPLAY, *map(Script, MARK_SCRIPTS))
 
 
-def _milliseconds(seconds: float) -> bytes:
+def milliseconds(seconds: float) -> bytes:
+    """Write a time for the server, which has no time for ever."""
     return b"%d" % max(1, min(seconds, 1e9) * 1000)
 
 
 def _opening(server: bytes, keys: Keys, history: History) -> tuple[bytes, ...]:
     epoch = secrets.token_hex(4).encode()
-    return (b"2", keys.at, keys.log, server, epoch, _milliseconds(history.seconds), _milliseconds(LINGER))
+    return (b"2", keys.at, keys.log, server, epoch, milliseconds(history.seconds), milliseconds(LINGER))
 
 
 class Errand(ABC):

@@ -3,6 +3,7 @@
 What holds for any broker is in `tests.contracts.test_marks`, over real servers too.
 """
 
+import math
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -138,7 +139,7 @@ async def test_without_marks_nothing_is_left_on_the_server_but_a_position_for_a_
 
 
 async def test_a_position_is_kept_for_who_goes_on_from_it(server: Server) -> None:
-    async with marking(server.url, lease=60) as process:
+    async with marking(server.url, lease=math.inf) as process:
         assert (await process.broker.marks(ROOM)).marks == []
         await until(lambda: keys(server) == {"streamrt/0:{processes}"})
         await process.broker.subscribe(ROOM)
